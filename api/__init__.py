@@ -1,0 +1,1 @@
+"""The HTTP door: health, info, the query API and the page."""

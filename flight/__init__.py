@@ -1,0 +1,1 @@
+"""The Arrow door: a Flight SQL server."""

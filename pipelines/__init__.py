@@ -1,0 +1,1 @@
+"""What flows: receivers, the decoder, the dataflow and its commits."""

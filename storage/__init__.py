@@ -1,0 +1,1 @@
+"""What is kept: the log, the lake, the ledger, and the upkeep of all three."""
