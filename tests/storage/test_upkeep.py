@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from core.clock import to_ns
+from core.clock import SystemClock, to_ns
 from core.errors import Refused
 from core.schema import PENDING_SPANS, RECORDS
 from storage import compaction
@@ -21,7 +21,7 @@ from storage.epochs import EPOCH
 from storage.lake import Lake, LakeTable
 from storage.upkeep import RetentionSettings, Upkeep, UpkeepSettings, last_checkpoint, open_upkeep
 
-TODAY = date(2020, 6, 15)  # long ago: vacuum compares with the real clock
+TODAY = date(2020, 6, 15)
 PROJECT = "00000000-0000-4000-8000-000000000000"
 OTHER = "11111111-1111-4111-8111-111111111111"
 
@@ -192,10 +192,10 @@ def test_checkpoints_are_made(tmp_path: Path) -> None:
 def test_vacuum_deletes_replaced_files_after_their_readers(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     fill(lake["records"], MERGE_FILES_MIN)
-    keeper(lake, vacuum_interval_s=0.0, vacuum_hours=1).round()
-    assert len(list((tmp_path / "records").rglob("*.parquet"))) == MERGE_FILES_MIN + 1
-    keeper(lake, vacuum_interval_s=0.0, vacuum_hours=0).round()
-    assert len(list((tmp_path / "records").rglob("part-*.parquet"))) == 1
+    for hours, files in ((1, MERGE_FILES_MIN + 1), (0, 1)):
+        settings = UpkeepSettings(vacuum_interval_s=0.0, vacuum_hours=hours)
+        Upkeep(lake, settings, RetentionSettings(records_days=0), SystemClock()).round()
+        assert len(list((tmp_path / "records").rglob("part-*.parquet"))) == files
     assert len(span_ids(tmp_path)) == MERGE_FILES_MIN * 10
 
 
