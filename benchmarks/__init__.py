@@ -1,0 +1,1 @@
+"""What `make bench` runs: each leg of the journey, measured and printed as it is."""
