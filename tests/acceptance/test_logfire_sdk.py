@@ -113,11 +113,8 @@ def test_metrics_of_every_instrument(server: Server) -> None:
     sql = f"SELECT * FROM metrics WHERE service_name = '{service}' AND metric_name NOT LIKE 'otel%'"
     rows = {row["metric_name"]: row for row in server.wait_for_rows(sql, 4).to_pylist()}
     assert set(rows) == {"jobs", "temperature", "open", "latency"}
-    assert (rows["jobs"]["scalar_value"], rows["jobs"]["metric_type"], rows["jobs"]["is_monotonic"]) == (
-        3.0,
-        "sum",
-        True,
-    )
+    jobs = rows["jobs"]
+    assert (jobs["scalar_value"], jobs["metric_type"], jobs["is_monotonic"]) == (3.0, "sum", True)
     assert json.loads(jobs["attributes"]) == {"queue": "a"}
     assert (rows["temperature"]["scalar_value"], rows["temperature"]["metric_type"]) == (21.5, "gauge")
     assert rows["open"]["scalar_value"] == -2.0

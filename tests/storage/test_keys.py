@@ -348,7 +348,7 @@ class Known:
     revoked: bool = False
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, open_to_all=st.booleans())
 def test_whatever_is_done_to_the_ledger_the_keys_agree(tmp_path: Path, steps: list[Step], open_to_all: bool) -> None:
     url = f"sqlite:///{tmp_path / uuid4().hex}"
