@@ -46,6 +46,8 @@ class Token:
     kind: TokenKind
     prefix: str
     """The first characters, for display."""
+    description: str
+    """What it is for, in its maker's words."""
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None

@@ -10,7 +10,6 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from storage.log_reader import LogReader
 
 from core.clock import NS_PER_US, Clock, SystemClock
 from core.errors import NotFound
@@ -19,6 +18,8 @@ from server.settings import Settings, read_settings
 from storage.compaction import data_files
 from storage.epochs import Progress, read_progress
 from storage.lake import Lake
+from storage.log_reader import LogReader
+from storage.segments import read_log_id
 
 US_PER_S = 1_000_000
 
@@ -54,7 +55,7 @@ def read_status(settings: Settings, clock: Clock) -> Status:
     if not (settings.lake_directory / "records").exists():
         raise NotFound(f"There is nothing in {settings.data} yet; start `tailrace serve` first")
     reader, lake = LogReader(settings.log_directory), Lake(settings.lake_directory)
-    progress = read_progress(lake, reader.log_id or "", log_start=reader.start)
+    progress = read_progress(lake, read_log_id(settings.log_directory) or "", log_start=reader.start)
     backlog = max(0, reader.durable - progress.end)
     return Status(
         parts=_parts(settings),

@@ -71,14 +71,14 @@ def test_a_wrong_option_is_a_wrong_use(wrong: tuple[str, ...]) -> None:
 
 def test_tokens_are_listed_by_project_without_their_secrets() -> None:
     CliRunner().invoke(project.app, ["create", "shop"])
-    secret = make("--expires", "2126-01-31")
+    secret = make("--expires", "2126-01-31", "--description", "for CI")
     run("create", "--project", "shop", "--kind", "read")
     [listed] = json.loads(run("list", "--project", "default", "--json").stdout)
     assert listed.pop("id")
     assert listed.pop("created_at").endswith("Z")
     assert listed == {
         "prefix": secret[:18], "kind": "write", "project": "default",
-        "expires_at": "2126-01-31T00:00:00Z", "revoked_at": None,
+        "expires_at": "2126-01-31T00:00:00Z", "revoked_at": None, "description": "for CI",
     }  # fmt: skip
     text = run("list").stdout
     assert [line.split()[2] for line in text.splitlines()] == ["project", "default", "shop"]

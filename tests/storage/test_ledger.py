@@ -194,6 +194,12 @@ def test_a_url_that_cannot_be_a_ledger_is_a_bad_setting(url: str) -> None:
         migrate(url)
 
 
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(BadSettings, match="needs the Python package 'psycopg'"):
+        migrate("postgresql://localhost/ledger")
+
+
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be reached") as caught:
         migrate(f"postgresql://tailrace:hunter2@/ledger?host={tmp_path}")

@@ -1,0 +1,1 @@
+"""The commands of `tailrace`, one module each; server/__main__.py puts them together."""
