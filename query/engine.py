@@ -1,0 +1,246 @@
+"""The query engine of the flight process: a statement, its files pinned, on a worker that is watched.
+
+In:  statements; notices of commits.   Out: rows, which see every commit that was announced before. When a worker dies,
+statements that have sent nothing run once more on another; a statement that hangs takes its worker with it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from core.errors import StatementLimit, Unavailable
+from query.dialect import names, tokenize
+from query.pool import Pool, Worker
+from query.statements import QuerySettings, Rows, Statement, Task
+from query.tables import SOURCES, visible_schema
+from storage.snapshots import Snapshots
+
+TRIES = 2
+"""Workers a statement may end before it is held to be the cause."""
+KILL_GRACE_S = 2.0
+"""How long a worker may fail to cancel a statement whose time is up before it is killed."""
+WATCH_INTERVAL_S = 0.25
+"""How often running statements are looked at."""
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class Engine:
+    """Runs statements; every method may be called from any thread."""
+
+    def __init__(self, snapshots: Snapshots, pool: Pool, settings: QuerySettings) -> None:
+        self._snapshots = snapshots
+        self._pool = pool
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._versions: Mapping[str, int] = {}
+        self._runs: set[_Run] = set()
+
+    def schema(self, statement: Statement) -> pa.Schema:
+        """The schema of a statement's rows. Raises BadQuery, StatementLimit, Overloaded or Unavailable."""
+        with _Run(self, statement) as run:
+            return run.schema()
+
+    def run(self, statement: Statement) -> Rows:
+        """A statement's rows; raises the same, also while they are read."""
+        run = _Run(self, statement)
+        try:
+            rows = run.start()
+        except BaseException:
+            run.close()
+            raise
+        return Rows(rows.schema, run.batches(rows), run.close)
+
+    def committed(self, versions: Mapping[str, int]) -> None:
+        """Statements from now on see at least these Delta versions."""
+        with self._lock:
+            known = self._versions
+            self._versions = {name: max(known.get(name, -1), version) for name, version in versions.items()}
+
+    def tables(self) -> Mapping[str, pa.Schema]:
+        """The tables there are, with the columns clients see."""
+        return {name: visible_schema(name) for name in SOURCES}
+
+    def state(self) -> str:
+        """`ready`, `degraded` or `down`: how many workers there are to work."""
+        return self._pool.state()
+
+    def watch(self) -> None:
+        """Look after what runs, once: end what hangs and what nobody reads."""
+        with self._lock:
+            runs = list(self._runs)
+        for run in runs:
+            run.look()
+        self._snapshots.sweep()
+
+    def pin(self, statement: Statement) -> tuple[Task, ExitStack]:
+        """The task of a statement, and the hold on its files."""
+        words = names(tokenize(statement.sql))
+        named = {source.name for name in words & SOURCES.keys() for source in SOURCES[name]}
+        with ExitStack() as pins:
+            snapshots = {
+                name: pins.enter_context(
+                    self._snapshots.pin(name, statement.project_id, version_min=self._versions.get(name))
+                ).path
+                for name in sorted(named)
+            }
+            return Task(statement, snapshots), pins.pop_all()
+
+    def enter(self, run: "_Run") -> Worker:
+        """A worker for a run, which is watched from now on."""
+        worker = self._pool.take()
+        with self._lock:
+            self._runs.add(run)
+        return worker
+
+    def leave(self, run: "_Run", worker: Worker) -> None:
+        """Give a run's worker back."""
+        with self._lock:
+            self._runs.discard(run)
+        self._pool.give_back(worker)
+
+    @property
+    def settings(self) -> QuerySettings:
+        """The limits."""
+        return self._settings
+
+
+class _Run:
+    """One statement on its way through one worker after another."""
+
+    def __init__(self, engine: Engine, statement: Statement) -> None:
+        self._engine = engine
+        settings = engine.settings
+        self._left_s = min(statement.timeout_s or settings.statement_timeout_s, settings.statement_timeout_max_s)
+        self._lock = threading.RLock()
+        self._task, self._pins = engine.pin(statement)
+        self._worker: Worker | None = None
+        self._rows: Rows | None = None
+        self._asked: float | None = None
+        """When the worker was asked for what it has not answered yet."""
+        self._idle = time.monotonic()
+        """When the reader was last given something."""
+        self._verdict: StatementLimit | None = None
+
+    def schema(self) -> pa.Schema:
+        """Plan."""
+        return self._try(lambda worker: worker.client.schema(self._task.to_json()))
+
+    def start(self) -> Rows:
+        """Plan and begin; the worker's rows."""
+        self._rows = self._try(lambda worker: worker.client.run(self._task.to_json()))
+        return self._rows
+
+    def batches(self, rows: Rows) -> Generator[pa.RecordBatch]:
+        """The rows, on another worker from the start if this one dies before any was sent."""
+        sent = False
+        while True:
+            try:
+                batch = self._ask(partial(next, rows, None))
+            except ConnectionError:
+                if sent:
+                    raise Unavailable("The query worker was lost in the middle of the result; try again") from None
+                rows = self.start()
+                sent = True  # once more, not for ever
+                continue
+            if batch is None:
+                return
+            sent = True
+            yield batch
+
+    def look(self) -> None:
+        """Called by the watch: kill the worker when it hangs, hang up when nobody reads."""
+        now = time.monotonic()
+        with self._lock:
+            worker, asked = self._worker, self._asked
+            if worker is None:
+                return
+            if asked is not None and now - asked > self._left_s + KILL_GRACE_S:
+                self._verdict = StatementLimit("The statement could not be cancelled in time; its worker was killed")
+                _log.warning("killing query worker %d: a statement hangs", worker.pid)
+                worker.kill()
+            elif asked is None and now - self._idle > self._engine.settings.reader_stall_s:
+                self._verdict = StatementLimit("Nobody read the result for too long; it was given up")
+                self.close()
+
+    def close(self) -> None:
+        """Stop the work and let go of worker and files."""
+        with self._lock:
+            rows, self._rows = self._rows, None
+            if rows is not None:
+                rows.close()
+            self._let_go()
+            self._pins.close()
+
+    def __enter__(self) -> "_Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                self._engine.leave(self, worker)
+
+    def _try(self, ask: Callable[[Worker], _Result]) -> _Result:
+        """Ask a worker, and another one when the first is lost."""
+        for _ in range(TRIES):
+            self._let_go()
+            self._worker = worker = self._engine.enter(self)
+            try:
+                return self._ask(partial(ask, worker))
+            except ConnectionError:
+                continue
+        raise StatementLimit(
+            f"The statement was tried on {TRIES} workers and both ended: it needs more memory than one has"
+        )
+
+    def _ask(self, ask: Callable[[], _Result]) -> _Result:
+        """Wait for an answer, and count the time."""
+        if self._verdict is not None:
+            raise self._verdict
+        self._asked = started = time.monotonic()
+        try:
+            return ask()
+        except ConnectionError:
+            if self._verdict is not None:
+                raise self._verdict from None
+            raise
+        finally:
+            self._idle = time.monotonic()
+            self._left_s -= self._idle - started
+            self._asked = None
+
+
+@contextmanager
+def open_engine(lake_directory: Path, run_directory: Path, settings: QuerySettings) -> Generator[Engine]:
+    """The engine, with its workers starting, until the block ends. Raises Refused when snapshots cannot be made."""
+    snapshots = Snapshots(lake_directory, run_directory / "snapshots")
+    with Pool(run_directory, settings) as pool:
+        engine = Engine(snapshots, pool, settings)
+        stop = threading.Event()
+        watch = threading.Thread(target=_watch, args=(engine, stop), name="watch", daemon=True)
+        watch.start()
+        try:
+            yield engine
+        finally:
+            stop.set()
+            watch.join()
+
+
+def _watch(engine: Engine, stop: threading.Event) -> None:
+    while not stop.wait(WATCH_INTERVAL_S):
+        try:
+            engine.watch()
+        except Exception:  # noqa: BLE001  # the watch must outlive what it watches
+            _log.exception("a look at the running statements failed")
