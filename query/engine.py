@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from core.errors import StatementLimit, Unavailable
+from core.errors import StatementLimit, TailraceError, Unavailable
 from query.dialect import names, tokenize
 from query.pool import Pool, Worker
 from query.statements import QuerySettings, Rows, Statement, Task
@@ -49,9 +49,12 @@ class Engine:
         with _Run(self, statement) as run:
             return run.schema()
 
-    def run(self, statement: Statement) -> Rows:
-        """A statement's rows; raises the same, also while they are read."""
-        run = _Run(self, statement)
+    def run(self, statement: Statement, gone: Callable[[], bool] = lambda: False) -> Rows:
+        """A statement's rows; raises the same, also while they are read.
+
+        `gone` tells whether the reader has left; it is asked now and then until the rows are closed.
+        """
+        run = _Run(self, statement, gone)
         try:
             rows = run.start()
         except BaseException:
@@ -116,8 +119,9 @@ class Engine:
 class _Run:
     """One statement on its way through one worker after another."""
 
-    def __init__(self, engine: Engine, statement: Statement) -> None:
+    def __init__(self, engine: Engine, statement: Statement, gone: Callable[[], bool] = lambda: False) -> None:
         self._engine = engine
+        self._gone = gone
         settings = engine.settings
         self._left_s = min(statement.timeout_s or settings.statement_timeout_s, settings.statement_timeout_max_s)
         self._lock = threading.RLock()
@@ -128,7 +132,7 @@ class _Run:
         """When the worker was asked for what it has not answered yet."""
         self._idle = time.monotonic()
         """When the reader was last given something."""
-        self._verdict: StatementLimit | None = None
+        self._verdict: TailraceError | None = None
 
     def schema(self) -> pa.Schema:
         """Plan."""
@@ -169,6 +173,9 @@ class _Run:
                 worker.kill()
             elif asked is None and now - self._idle > self._engine.settings.reader_stall_s:
                 self._verdict = StatementLimit("Nobody read the result for too long; it was given up")
+                self.close()
+            elif self._gone():
+                self._verdict = Unavailable("The reader has gone")
                 self.close()
 
     def close(self) -> None:

@@ -126,7 +126,7 @@ def _nearest(message: str, name: str, fields: str) -> str:
     """The message with the nearest of sixty fields instead of all."""
     known = {field.rpartition(".")[2].strip('". ') for field in fields.split(",")}
     found = get_close_matches(name.rpartition(".")[2].strip('"'), known, n=1)
-    return f"{message}No field named {name}." + (f" Did you mean {found[0]}?" if found else "")
+    return f"{message}No field named {name}" + (f"; did you mean {found[0]}?" if found else "")
 
 
 def _context(
