@@ -36,7 +36,7 @@ def visible_schema(name: str) -> pa.Schema:
     if name != "metrics":
         return schema
     first = schema.get_field_index(VALUE_COLUMNS[0])
-    return schema.insert(first, pa.field("value", pa.struct([schema.field(part) for part in VALUE_COLUMNS]), False))
+    return schema.insert(first, pa.field("value", pa.struct([schema.field(part) for part in VALUE_COLUMNS])))
 
 
 def register(context: SessionContext, task: Task, words: frozenset[str]) -> None:
