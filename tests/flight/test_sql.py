@@ -29,6 +29,11 @@ OPERATOR = "operator-secret"
 AUTHORIZATION = adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value
 
 
+def call(project: str = "default") -> pf.FlightCallOptions:
+    headers = [(b"authorization", OPERATOR.encode()), (b"tailrace-project", project.encode())]
+    return pf.FlightCallOptions(headers=headers)  # pyright: ignore[reportArgumentType]  # the stubs say text, the library wants bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     port: int
@@ -141,7 +146,7 @@ def test_basic_carries_the_token_as_the_password(server: Served) -> None:
 
 
 def test_an_unknown_project_of_the_operator_is_named(server: Served) -> None:
-    options = pf.FlightCallOptions(headers=[("authorization", OPERATOR), ("tailrace-project", "nope")])
+    options = call(project="nope")
     client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
     with pytest.raises(pf.FlightError, match="nope"):
         client.get_flight_info(pf.FlightDescriptor.for_command(wrap(CommandGetSqlInfo())), options)
@@ -162,7 +167,7 @@ def test_without_a_token_it_depends_on_the_setting(server: Served, request: pyte
     "command", [b"", b"\xff\xff", wrap(CommandStatementUpdate()), wrap(TicketStatementQuery(b"stolen"))]
 )
 def test_what_is_not_for_us_is_refused_politely(server: Served, command: bytes) -> None:
-    options = pf.FlightCallOptions(headers=[("authorization", OPERATOR)])
+    options = call()
     client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
     for ask in (
         lambda: client.get_flight_info(pf.FlightDescriptor.for_command(command), options),

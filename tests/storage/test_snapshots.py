@@ -16,7 +16,7 @@ from tests.lakes import A, B, append
 def messages(directory: Path) -> list[str]:
     files = sorted(directory.rglob("*.parquet"))
     return sorted(
-        text
+        str(text)
         for file in files
         for text in pq.read_table(file, columns=["message"], partitioning=None)["message"].to_pylist()
     )
