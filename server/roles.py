@@ -4,7 +4,6 @@ Each reports to the supervisor, one JSON object a line on standard output, and d
 """
 
 import asyncio
-import ctypes
 import json
 import logging
 import os
@@ -17,11 +16,11 @@ from typing import TextIO
 
 from core.clock import NS_PER_S, NS_PER_US, SystemClock
 from core.errors import TailraceError
+from query.processes import die_with_parent
 from server.settings import Settings
 from server.supervisor import EXIT_REFUSED
 from storage.failpoints import arm
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WORKER_LOOK_S = 0.5
 """How often the flight process looks after the state of its workers."""
 
@@ -124,11 +123,6 @@ ROLES: dict[str, Callable[[Settings, Reports, threading.Event], None]] = {
     "flight": run_flight,
     "jobs": run_jobs,
 }
-
-
-def die_with_parent() -> None:
-    """SIGKILL this process when its parent dies (prctl(2)), so that a new start finds no old hands at work."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:

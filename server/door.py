@@ -1,0 +1,182 @@
+"""The HTTP and gRPC doors of one process: who may knock, and which application answers (system.md D12, D13).
+
+In:  connections on three ports.   Out: /v1/traces, /v1/logs and /v1/metrics go to the OTLP application, everything
+else on the HTTP port to the API. On a loopback address Host and Origin are checked, since there no token is asked
+for: a page in somebody's browser must not be able to read or write here.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from core.errors import Refused
+from pipelines.receive import otlp_grpc
+from pipelines.receive.intake import Intake
+from pipelines.receive.otlp_http import PATHS, Application, Header, Receive, Scope, Send, respond
+from server.settings import is_loopback
+
+CONNECTIONS_MAX = 2_048
+"""Connections open at a time on one port, and requests; more are answered 503 and closed."""
+BACKLOG_MAX = 2_048
+"""Connections the system keeps waiting to be accepted; more are refused by it."""
+KEEP_ALIVE_S = 120
+"""How long an idle connection stays open: longer than clients keep theirs (90 s), so that they close first."""
+DRAIN_S = 10
+"""How long a stop waits for requests under way; then they are cut off, unacknowledged."""
+TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """Where the doors are, and who may knock. Port 0 means any free one."""
+
+    host: str
+    http_port: int
+    otlp_http_port: int
+    otlp_grpc_port: int
+    allowed_hosts: tuple[str, ...] = ()
+    """Names accepted in the Host header beside the loopback ones, when bound to a loopback address."""
+    allowed_origins: tuple[str, ...] = ()
+    """Browser origins (`https://app.example.org`) that may change things beside the loopback ones, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The ports that are open."""
+
+    http_port: int
+    otlp_http_port: int
+    otlp_grpc_port: int
+
+
+@asynccontextmanager
+async def open_doors(
+    settings: DoorSettings, otlp_app: Application, api_app: Application, intake: Intake
+) -> AsyncGenerator[Doors]:
+    """Keep the doors open until the block ends; then take nothing new in, finish what is under way, and return.
+
+    Raises Refused when a port cannot be bound, RuntimeError when the API does not start.
+    A door that fails later ends the block with its error.
+    """
+    host = settings.host
+    with ExitStack() as sockets, ExitStack() as grpc:
+        api_socket = sockets.enter_context(_listen(host, settings.http_port))
+        otlp_socket = sockets.enter_context(_listen(host, settings.otlp_http_port))
+        address = f"[{host}]:{settings.otlp_grpc_port}" if ":" in host else f"{host}:{settings.otlp_grpc_port}"
+        grpc_port = grpc.enter_context(otlp_grpc.serve(intake, address, drain_s=DRAIN_S))
+        api = _Server(guard(whole_door(otlp_app, api_app), settings), lifespan="on")
+        otlp = _Server(guard(otlp_door(otlp_app, settings.http_port), settings), lifespan="off")
+        async with asyncio.TaskGroup() as serving:
+            serving.create_task(api.serve([api_socket]))
+            serving.create_task(otlp.serve([otlp_socket]))
+            try:
+                await api.open.wait()
+                await otlp.open.wait()
+                yield Doors(api_socket.getsockname()[1], otlp_socket.getsockname()[1], grpc_port)
+            finally:
+                api.should_exit = otlp.should_exit = True
+                serving.create_task(asyncio.to_thread(grpc.close))
+
+
+def whole_door(otlp_app: Application, api_app: Application) -> Application:
+    """The one origin: OTLP at its three paths, the API at all others."""
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        here = scope["type"] == "http" and scope["path"] in PATHS
+        await (otlp_app if here else api_app)(scope, receive, send)
+
+    return door
+
+
+def otlp_door(otlp_app: Application, http_port: int) -> Application:
+    """OTLP and nothing else; a person who looks in is told where the rest is."""
+    text = f"This is the OTLP/HTTP port: POST {', '.join(PATHS)}. Everything else is on port {http_port}.\n"
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/" and scope["method"] in {"GET", "HEAD"}:
+            await respond(send, 200, [TEXT], text.encode())
+        else:
+            await otlp_app(scope, receive, send)
+
+    return door
+
+
+def guard(inside: Application, settings: DoorSettings) -> Application:
+    """Refuse what only a page in a browser would send to a loopback address: a foreign Host or Origin.
+
+    A name that was made to point here (DNS rebinding) shows in Host, another site's page in Origin.
+    """
+    if not is_loopback(settings.host):
+        return inside
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            fault = _fault(headers, str(scope["method"]), settings)
+            if fault is not None:
+                await respond(send, 403, [TEXT], fault.encode())
+                return
+        await inside(scope, receive, send)
+
+    return guarded
+
+
+def _fault(headers: dict[bytes, bytes], method: str, settings: DoorSettings) -> str | None:
+    """What is wrong with where a request says it comes from, if anything."""
+    host = headers.get(b"host", b"").decode("latin-1")
+    name = urlsplit(f"//{host}").hostname
+    if name is None or not (is_loopback(name) or name in settings.allowed_hosts):
+        return f"The host {host!r} is not served here; set TAILRACE_ALLOWED_HOSTS to allow it\n"
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if not origin or method in SAFE_METHODS or origin in settings.allowed_origins:
+        return None
+    if is_loopback(urlsplit(origin).hostname or ""):
+        return None
+    return f"Pages of {origin!r} may not write here; set TAILRACE_ALLOWED_ORIGINS to allow them\n"
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Generator[socket.socket]:
+    """A listening socket; Refused when it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise Refused(f"{host}:{port} cannot be bound: {error.strerror}") from error
+        listener.setblocking(False)
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals alone and says when it is open."""
+
+    def __init__(self, application: Application, *, lifespan: Literal["on", "off"]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application, lifespan=lifespan, log_config=None, access_log=False, ws="none", server_header=False,
+                limit_concurrency=CONNECTIONS_MAX, backlog=BACKLOG_MAX, timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=DRAIN_S,
+            )
+        )  # fmt: skip
+        self.open = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.should_exit:
+            raise RuntimeError("the API did not start; its reason stands above")
+        self.open.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """The process's own handlers stay: the role stops the doors."""
+        yield
