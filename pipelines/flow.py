@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 class FlowHooks:
     """Whom the flow tells."""
 
-    ready: Callable[[], None]
+    ready: Callable[[Progress], None]
+    """The flow goes on from here."""
     epoch: Callable[[Epoch, dict[str, int]], None]
     """A finished epoch, and the Delta version of each table that holds it."""
 
@@ -65,7 +66,7 @@ def run_flow(
     digests.catch_up(progress.end)
     _log.info("epoch %d, log position %d of %d", progress.epoch, progress.end, reader.durable)
     with Committer(epochs, settings, lambda epoch: hooks.epoch(epoch, lake.versions())) as committer:
-        hooks.ready()
+        hooks.ready(progress)
         trimmer = Trimmer(reader, digests)
 
         def read(position: int) -> Portion | None:

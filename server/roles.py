@@ -18,7 +18,7 @@ from core.clock import NS_PER_S, NS_PER_US, SystemClock
 from core.errors import TailraceError
 from query.processes import die_with_parent
 from server.settings import Settings
-from server.supervisor import EXIT_REFUSED
+from server.supervisor import EXIT_REFUSED, start_logging
 from storage.failpoints import arm
 
 WORKER_LOOK_S = 0.5
@@ -54,15 +54,18 @@ def run_door(settings: Settings, reports: Reports, stop: threading.Event) -> Non
 
 def run_flow(settings: Settings, reports: Reports, stop: threading.Event) -> None:
     """From the log to the tables."""
-    from storage.feed import announce_commit  # noqa: PLC0415  # the same
-
     from pipelines.commit import Epoch  # noqa: PLC0415  # each role loads its own engines only
     from pipelines.flow import FlowHooks, run_flow  # noqa: PLC0415  # the same
+    from storage.epochs import Progress  # noqa: PLC0415  # the same
+    from storage.feed import announce_commit  # noqa: PLC0415  # the same
 
     clock = SystemClock()
     waiting = threading.Event()
-    if not (settings.lake_directory / "records").exists():
-        waiting.set()
+
+    def on_ready(progress: Progress) -> None:
+        if progress.epoch < 0:
+            waiting.set()
+        reports.ready()
 
     def on_epoch(epoch: Epoch, versions: dict[str, int]) -> None:
         announce_commit(settings.flight_socket, epoch.progress.epoch, versions)
@@ -76,7 +79,7 @@ def run_flow(settings: Settings, reports: Reports, stop: threading.Event) -> Non
 
     run_flow(
         settings.log_directory, settings.lake_directory, settings.flow, clock,
-        hooks=FlowHooks(reports.ready, on_epoch), stop=stop,
+        hooks=FlowHooks(on_ready, on_epoch), stop=stop,
     )  # fmt: skip
 
 
@@ -84,7 +87,6 @@ def run_flight(settings: Settings, reports: Reports, stop: threading.Event) -> N
     """Flight SQL on :32010, and the query workers."""
     from flight.server import open_flight  # noqa: PLC0415  # each role loads its own engines only
     from query.engine import open_engine  # noqa: PLC0415  # the same
-
     from storage.keys import open_keys  # noqa: PLC0415  # the same
 
     token = settings.operator_token_file.read_text()
@@ -133,7 +135,7 @@ def main() -> None:
     reports = Reports(sys.stdout)
     sys.stdout = sys.stderr  # a stray print is a log line, never a report
     settings = Settings.model_validate_json(sys.stdin.readline())
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {role} %(levelname)s %(message)s")
+    start_logging(role)
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides, and stops upstream first
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -24,8 +24,6 @@ from storage.log import LogWriter
 LOCK_WAIT_S = 5.0
 """How long to wait for the log while a door of before is still dying."""
 LOCK_RETRY_S = 0.1
-STOP_LOOK_S = 0.1
-"""How often the doors look whether they should close."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +37,19 @@ async def serve_doors(settings: Settings, ready: Callable[[], None], stop: threa
         open_log(settings) as log,
     ):
         intake = Intake(log, keys, clock, disk=_free_space(settings))
-        api = create_app(keys, QueryClient(settings.flight_socket), lambda: read_health(settings.health_file))
+        api = create_app(
+            keys,
+            QueryClient(settings.flight_socket),
+            lambda: read_health(settings.health_file),
+            otlp_http_port=settings.otlp_http_port,
+        )
         doors = DoorSettings(
             settings.host, settings.http_port, settings.otlp_http_port, settings.otlp_grpc_port,
             settings.allowed_hosts, settings.allowed_origins,
         )  # fmt: skip
         async with open_doors(doors, otlp_http.app(intake), api, intake):
             ready()
-            while not stop.is_set():
-                await asyncio.sleep(STOP_LOOK_S)
+            await asyncio.to_thread(stop.wait)
 
 
 def open_log(settings: Settings) -> LogWriter:

@@ -17,11 +17,11 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from query.statements import QuerySettings
-from storage.log import LogSettings
 
 from core.errors import BadSettings
 from pipelines.settings import FlowSettings
+from query.statements import QuerySettings
+from storage.log import LogSettings
 from storage.upkeep import RetentionSettings, UpkeepSettings
 
 CONFIG_FILE = "tailrace.toml"

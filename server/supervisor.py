@@ -149,6 +149,13 @@ class Supervisor:
         write_atomically(self._settings.health_file, json.dumps(health))
 
 
+def start_logging(role: str) -> None:
+    """Log to standard error; of libraries only what is wrong."""
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {role} %(levelname)s %(message)s")
+    for name in ("alembic", "uvicorn", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a small file so that a reader sees the old text or the new one."""
     draft = path.with_suffix(".new")

@@ -1,6 +1,5 @@
 """`tailrace serve`: everything, with one command."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from server.commands.errors import fail_politely
 from server.lifecycle import PortBusy
 from server.lifecycle import serve as run
 from server.settings import read_settings
+from server.supervisor import start_logging
 
 
 @fail_politely()
@@ -25,7 +25,7 @@ def serve(
     flight_port: Annotated[int | None, typer.Option(help="Arrow Flight SQL.  [default: 32010]")] = None,
 ) -> None:
     """Start everything and run until Ctrl-C or SIGTERM; both drain first."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s")
+    start_logging("supervisor")
     try:
         settings = read_settings(
             data=data, host=host, http_port=http_port, otlp_http_port=otlp_http_port,
