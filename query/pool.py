@@ -148,12 +148,17 @@ class Pool:
         free = [worker for worker in ready if worker.running < self._settings.statements_per_worker_max]
         return min(free, key=lambda worker: worker.running, default=None)
 
+    def _wanted(self) -> int:
+        """How many workers there should be: a spare only once the others are ready, for a fast start."""
+        ready = sum(worker.ready for worker in self._workers)
+        return self._settings.workers + (SPARES if ready >= self._settings.workers else 0)
+
     def _keep_up(self) -> None:
         """Start workers until there are enough, for as long as the pool is open."""
         with self._changed:
             while not self._closing or self._workers:
                 pause_s = self._pause_until - time.monotonic()
-                if self._closing or len(self._workers) >= self._settings.workers + SPARES:
+                if self._closing or len(self._workers) >= self._wanted():
                     self._changed.wait()
                 elif pause_s > 0:
                     self._changed.wait(pause_s)

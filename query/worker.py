@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from core.errors import NotFound
-from query.processes import die_with_parent, limit_memory
+from query.processes import die_with_parent, leave_out_pandas, limit_memory
 from query.session import Session, start_loop
 from query.statements import QuerySettings, Rows, Task
 from query.transport import StatementServer
@@ -47,6 +47,7 @@ class Worker:
 def main() -> None:
     """Serve until killed."""
     die_with_parent()
+    leave_out_pandas()
     settings = QuerySettings(**json.loads(sys.stdin.readline()))
     socket, spill_directory = Path(sys.argv[1]), Path(sys.argv[2])
     worker = Worker(settings, spill_directory)

@@ -21,7 +21,6 @@ from core.errors import BadSettings, Refused
 from core.projects import DEFAULT_PROJECT_NAME
 from server.settings import Settings
 from server.supervisor import Report, Supervisor, stop_on_signals
-from storage.ledger import open_ledger
 
 SOCKET_PATH_BYTES_MAX = 90
 """Unix socket paths end at 108 bytes; a longer data path is refused."""
@@ -38,7 +37,6 @@ def serve(settings: Settings, tell: Print) -> None:
     started = time.monotonic()
     check_ports(settings)
     with own(settings.data):
-        tell("Checking the ledger …")
         prepare(settings)
         tell("Starting the processes …")
         asyncio.run(_supervise(settings, started, tell))
@@ -136,7 +134,7 @@ def own(data: Path) -> Generator[None]:
 
 
 def prepare(settings: Settings) -> None:
-    """A fresh run directory, the operator's secret of this start, and a migrated ledger."""
+    """A fresh run directory, and the operator's secret of this start."""
     shutil.rmtree(settings.run_directory, ignore_errors=True)
     settings.run_directory.mkdir(mode=0o700)
     with contextlib.suppress(FileNotFoundError):
@@ -144,9 +142,3 @@ def prepare(settings: Settings) -> None:
     descriptor = os.open(settings.operator_token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_urlsafe(32))
-
-    async def migrate() -> None:
-        async with open_ledger(settings.ledger()):
-            pass
-
-    asyncio.run(migrate())

@@ -16,13 +16,15 @@ from typing import TextIO
 
 from core.clock import NS_PER_S, NS_PER_US, SystemClock
 from core.errors import TailraceError
-from query.processes import die_with_parent
+from query.processes import die_with_parent, leave_out_pandas
 from server.settings import Settings
 from server.supervisor import EXIT_REFUSED, start_logging
 from storage.failpoints import arm
 
 WORKER_LOOK_S = 0.5
 """How often the flight process looks after the state of its workers."""
+WORKER_START_LOOK_S = 0.05
+"""The same while they start."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,25 +87,33 @@ def run_flow(settings: Settings, reports: Reports, stop: threading.Event) -> Non
 
 def run_flight(settings: Settings, reports: Reports, stop: threading.Event) -> None:
     """Flight SQL on :32010, and the query workers."""
-    from flight.server import open_flight  # noqa: PLC0415  # each role loads its own engines only
-    from query.engine import open_engine  # noqa: PLC0415  # the same
-    from storage.keys import open_keys  # noqa: PLC0415  # the same
+    from query.engine import open_engine  # noqa: PLC0415  # each role loads its own engines only
 
-    token = settings.operator_token_file.read_text()
-    with (
-        open_keys(
-            settings.ledger(), open_to_all=settings.open_to_all, operator_token=token, clock=SystemClock()
-        ) as keys,
-        open_engine(settings.lake_directory, settings.run_directory, settings.query) as engine,
-        open_flight(engine, keys, host=settings.host, port=settings.flight_port, inner_socket=settings.flight_socket),
-    ):
-        reports.ready()
-        state = ""
-        while not stop.wait(WORKER_LOOK_S if state else 0):
-            seen = engine.state()
-            if seen != state:
-                reports.send("workers", state=seen)
-                state = seen
+    with open_engine(settings.lake_directory, settings.run_directory, settings.query) as engine:
+        # the workers are starting: only now what else takes its time to load
+        from flight.server import open_flight  # noqa: PLC0415
+        from storage.keys import open_keys  # noqa: PLC0415
+
+        token = settings.operator_token_file.read_text()
+        keys = open_keys(settings.ledger(), open_to_all=settings.open_to_all, operator_token=token, clock=SystemClock())
+        with (
+            keys as opened,
+            open_flight(
+                engine, opened, host=settings.host, port=settings.flight_port, inner_socket=settings.flight_socket
+            ),
+        ):
+            _report_workers(engine.state, reports, stop)
+
+
+def _report_workers(look: Callable[[], str], reports: Reports, stop: threading.Event) -> None:
+    """Report that the flight process is ready, and then each change in the state of its workers."""
+    reports.ready()
+    state = ""
+    while not stop.wait(WORKER_LOOK_S if state == "ready" else WORKER_START_LOOK_S):
+        seen = look()
+        if seen != state:
+            reports.send("workers", state=seen)
+            state = seen
 
 
 def run_jobs(settings: Settings, reports: Reports, stop: threading.Event) -> None:
@@ -132,6 +142,7 @@ def main() -> None:
     role = sys.argv[1]
     parent = os.getppid()
     die_with_parent()
+    leave_out_pandas()
     reports = Reports(sys.stdout)
     sys.stdout = sys.stderr  # a stray print is a log line, never a report
     settings = Settings.model_validate_json(sys.stdin.readline())
