@@ -23,4 +23,7 @@ def demo(
 
     settings = read_settings(data=data)
     base_url = url or f"http://{settings.host}:{settings.http_port}"
-    run_demo(base_url, Target.of(settings, None, token, None).token or "local", seconds=seconds)
+    print(f"Sending for {seconds:.0f} s to {base_url}: web requests, agent runs, evaluations, metrics …", flush=True)
+    visits = run_demo(base_url, Target.of(settings, None, token, None).token or "local", seconds=seconds)
+    print(f"Sent {visits} visits of a small shop. Look at {base_url}, or ask:")
+    print('  tailrace query "SELECT kind, level, count(*) FROM records GROUP BY ALL ORDER BY 3 DESC"')
