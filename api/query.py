@@ -38,7 +38,7 @@ class Engine(Protocol):
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (OSError, ValueError) as error:
+    except (LookupError, OSError, ValueError) as error:
         raise ValueError(f"{name!r} is not the IANA name of a time zone") from error
     return name
 

@@ -69,7 +69,7 @@ function toRow(record) {
   const cells = [
     ["time", localTime(record.start_timestamp)], ["level", level], ["service", record.service_name],
     ["message", record.message], ["number", duration(record.duration)], ["kind", record.kind],
-    ["trace", record.trace_id.slice(0, 8)],
+    ["trace", record.trace_id.slice(-8)],
   ];
   for (const [name, text] of cells) {
     const cell = row.insertCell();

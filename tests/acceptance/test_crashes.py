@@ -27,12 +27,12 @@ ROLES = ("door", "flow", "flight", "jobs", "worker", "supervisor")
 pytestmark = pytest.mark.xdist_group("crashes")
 
 
-def spans_body(ids: list[str]) -> bytes:
+def spans_body(ids: list[str], name: str = "crash") -> bytes:
     """OTLP/JSON of spans that are told apart by their span id."""
     now = time.time_ns()
     spans = [
         {
-            "traceId": "ab" * 16, "spanId": span_id, "name": "crash", "kind": 1,
+            "traceId": "ab" * 16, "spanId": span_id, "name": name, "kind": 1,
             "startTimeUnixNano": str(now), "endTimeUnixNano": str(now + 1_000),
             "attributes": [{"key": "id", "value": {"stringValue": span_id}}],
         }

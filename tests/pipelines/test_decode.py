@@ -1,6 +1,7 @@
 """The decoder: columns as documented, neighbours spared, replays the same, and nothing raises."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from benchmarks.payload import log_request, metric_request, trace_request
@@ -62,7 +64,7 @@ def attribute(key: str, value: object) -> KeyValue:
     return KeyValue(key=key, value=made)
 
 
-def spans(*given_spans: Span, resource: dict[str, object] | None = None) -> bytes:
+def spans(*given_spans: Span, resource: Mapping[str, object] | None = None) -> bytes:
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
     group.resource.attributes.extend(attribute(k, v) for k, v in (resource or {"service.name": "web"}).items())
@@ -70,15 +72,15 @@ def spans(*given_spans: Span, resource: dict[str, object] | None = None) -> byte
     return request.SerializeToString()
 
 
-def span(attributes: dict[str, object] | None = None, **fields: Any) -> Span:
-    given_fields = {
+def span(attributes: Mapping[str, object] | None = None, **fields: Any) -> Span:
+    given_fields: dict[str, Any] = {
         "trace_id": TRACE, "span_id": SPAN, "name": "work", "start_time_unix_nano": START_NS,
         "end_time_unix_nano": START_NS + 1_500_000_000, **fields,
     }  # fmt: skip
     return Span(attributes=[attribute(k, v) for k, v in (attributes or {}).items()], **given_fields)
 
 
-def one(attributes: dict[str, object] | None = None, **fields: Any) -> dict[str, Any]:
+def one(attributes: Mapping[str, object] | None = None, **fields: Any) -> dict[str, Any]:
     (row,) = rows(decode([frame(spans(span(attributes, **fields)))]))
     return row
 
@@ -218,11 +220,11 @@ def test_every_kind_of_metric_is_kept() -> None:
     scope = request.resource_metrics.add().scope_metrics.add()
     scope.metrics.add(name="g").gauge.data_points.add(as_double=1.5, time_unix_nano=START_NS)
     counter = scope.metrics.add(name="s", unit="1").sum
-    counter.is_monotonic, counter.aggregation_temporality = True, 1
+    counter.is_monotonic, counter.aggregation_temporality = True, AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
     point = counter.data_points.add(as_int=2**53 + 1, time_unix_nano=START_NS, start_time_unix_nano=START_NS - 1_000)
     point.exemplars.add(as_double=1.0, trace_id=TRACE, span_id=SPAN, time_unix_nano=START_NS)
     explicit = scope.metrics.add(name="h").histogram
-    explicit.aggregation_temporality = 2
+    explicit.aggregation_temporality = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
     explicit.data_points.add(count=3, sum=4.5, min=0.5, bucket_counts=[1, 2], explicit_bounds=[1.0])
     exponential = scope.metrics.add(name="e").exponential_histogram.data_points.add(count=2, scale=-3, zero_count=1)
     exponential.positive.offset = -4
