@@ -27,8 +27,9 @@ BACKLOG_MAX = 2_048
 """Connections the system keeps waiting to be accepted; more are refused by it."""
 KEEP_ALIVE_S = 120
 """How long an idle connection stays open: longer than clients keep theirs (90 s), so that they close first."""
-DRAIN_S = 10
-"""How long a stop waits for requests under way; then they are cut off, unacknowledged."""
+DRAIN_S = 8
+"""How long a stop waits for requests under way, less than the supervisor waits for the process; then they are cut off,
+unacknowledged."""
 TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -63,7 +64,6 @@ async def open_doors(
     """Keep the doors open until the block ends; then take nothing new in, finish what is under way, and return.
 
     Raises Refused when a port cannot be bound, RuntimeError when the API does not start.
-    A door that fails later ends the block with its error.
     """
     host = settings.host
     with ExitStack() as sockets, ExitStack() as grpc:
@@ -73,16 +73,12 @@ async def open_doors(
         grpc_port = grpc.enter_context(otlp_grpc.serve(intake, address, drain_s=DRAIN_S))
         api = _Server(guard(whole_door(otlp_app, api_app), settings), lifespan="on")
         otlp = _Server(guard(otlp_door(otlp_app, settings.http_port), settings), lifespan="off")
-        async with asyncio.TaskGroup() as serving:
-            serving.create_task(api.serve([api_socket]))
-            serving.create_task(otlp.serve([otlp_socket]))
-            try:
-                await api.open.wait()
-                await otlp.open.wait()
-                yield Doors(api_socket.getsockname()[1], otlp_socket.getsockname()[1], grpc_port)
-            finally:
-                api.should_exit = otlp.should_exit = True
-                serving.create_task(asyncio.to_thread(grpc.close))
+        try:
+            await api.start(api_socket)
+            await otlp.start(otlp_socket)
+            yield Doors(api_socket.getsockname()[1], otlp_socket.getsockname()[1], grpc_port)
+        finally:
+            await asyncio.gather(api.stop(), otlp.stop(), asyncio.to_thread(grpc.close))
 
 
 def whole_door(otlp_app: Application, api_app: Application) -> Application:
@@ -117,9 +113,9 @@ def guard(inside: Application, settings: DoorSettings) -> Application:
         return inside
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] != "lifespan":
             headers: dict[bytes, bytes] = dict(scope["headers"])
-            fault = _fault(headers, str(scope["method"]), settings)
+            fault = _fault(headers, scope.get("method", "WEBSOCKET"), settings)
             if fault is not None:
                 await respond(send, 403, [TEXT], fault.encode())
                 return
@@ -131,15 +127,21 @@ def guard(inside: Application, settings: DoorSettings) -> Application:
 def _fault(headers: dict[bytes, bytes], method: str, settings: DoorSettings) -> str | None:
     """What is wrong with where a request says it comes from, if anything."""
     host = headers.get(b"host", b"").decode("latin-1")
-    name = urlsplit(f"//{host}").hostname
-    if name is None or not (is_loopback(name) or name in settings.allowed_hosts):
+    if not _is_ours(f"//{host}", settings):
         return f"The host {host!r} is not served here; set TAILRACE_ALLOWED_HOSTS to allow it\n"
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if not origin or method in SAFE_METHODS or origin in settings.allowed_origins:
-        return None
-    if is_loopback(urlsplit(origin).hostname or ""):
+    if not origin or method in SAFE_METHODS or origin in settings.allowed_origins or _is_ours(origin, settings):
         return None
     return f"Pages of {origin!r} may not write here; set TAILRACE_ALLOWED_ORIGINS to allow them\n"
+
+
+def _is_ours(url: str, settings: DoorSettings) -> bool:
+    """Whether the host in a URL, with any port, is a name of this machine alone or one that was allowed."""
+    try:
+        name = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(name) or name in settings.allowed_hosts
 
 
 @contextmanager
@@ -150,14 +152,15 @@ def _listen(host: str, port: int) -> Generator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-        except OSError as error:
-            raise Refused(f"{host}:{port} cannot be bound: {error.strerror}") from error
+            listener.listen(BACKLOG_MAX)  # of two that bind at once the second fails here
+        except (OSError, OverflowError) as error:
+            raise Refused(f"{host}:{port} cannot be bound: {getattr(error, 'strerror', error)}") from error
         listener.setblocking(False)
         yield listener
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals alone and says when it is open."""
+    """A uvicorn server that runs in the background, leaves signals alone and says when it is open."""
 
     def __init__(self, application: Application, *, lifespan: Literal["on", "off"]) -> None:
         super().__init__(
@@ -168,12 +171,28 @@ class _Server(uvicorn.Server):
             )
         )  # fmt: skip
         self.open = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Serve in the background; returns when connections are answered. RuntimeError when the API does not start."""
+        self._serving = asyncio.create_task(self.serve([listener]))
+        self._serving.add_done_callback(lambda _: self.open.set())
+        await self.open.wait()
+        if self._serving.done():
+            await self._serving
+
+    async def stop(self) -> None:
+        """Take nothing new in and finish what is under way, if it was started."""
+        self.should_exit = True
+        if self._serving is not None:
+            await asyncio.wait([self._serving])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
-        await super().startup(sockets)
-        if self.should_exit:
-            raise RuntimeError("the API did not start; its reason stands above")
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say that the application did not start
+            raise RuntimeError("The API did not start; its reason stands above") from None
         self.open.set()
 
     @contextmanager

@@ -24,6 +24,8 @@ from storage.log import LogWriter
 LOCK_WAIT_S = 5.0
 """How long to wait for the log while a door of before is still dying."""
 LOCK_RETRY_S = 0.1
+STOP_LOOK_S = 0.1
+"""How often the doors look whether they should stop."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ async def serve_doors(settings: Settings, ready: Callable[[], None], stop: threa
         )  # fmt: skip
         async with open_doors(doors, otlp_http.app(intake), api, intake):
             ready()
-            await asyncio.to_thread(stop.wait)
+            while not stop.is_set():  # noqa: ASYNC110  # a signal sets it; a thread that waits would outlive an error here
+                await asyncio.sleep(STOP_LOOK_S)
 
 
 def open_log(settings: Settings) -> LogWriter:

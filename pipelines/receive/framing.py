@@ -46,37 +46,37 @@ def check(signal: Signal, encoding: Encoding, body: bytes) -> None:
         _check_json(signal, body)
         return
     try:
-        _check_protobuf(body)
+        _walk(body, 0, len(body), _REQUEST, 0)
     except IndexError:
         raise Malformed("The protobuf body ends in the middle of a field") from None
 
 
-def _check_protobuf(body: bytes) -> None:
-    """Walk the levels; an IndexError means that the body ends too early."""
-    fields = 0
-    waiting: list[tuple[int, int, _Level]] = [(0, len(body), _REQUEST)]
-    while waiting:
-        at, end, known = waiting.pop()
-        while at < end:
-            fields += 1
-            if fields > FIELDS_MAX:
-                raise TooLarge(f"The request holds more than {FIELDS_MAX} records; send it in parts")
-            tag, content = body[at], at + 1
-            if tag >= 0x80:
-                tag, content = _varint(body, at, TAG_BYTES_MAX)
-            if tag & 7 == DELIMITED:
-                length, content = _varint(body, content, LENGTH_BYTES_MAX)
-                stop = content + length
-            else:
-                stop = _behind_scalar(body, tag, content, known)
-            if stop > end:
-                raise Malformed(f"The protobuf field at byte {at} is longer than the message around it")
-            if tag <= 7:
-                raise Malformed(f"The protobuf field at byte {at} has the number 0")
-            inner = known.get(tag >> 3)
-            if inner is not None:
-                waiting.append((content, stop, inner))
-            at = stop
+def _walk(body: bytes, at: int, end: int, known: _Level, fields: int) -> int:
+    """Walk the message in [at, end); `fields` were met before, those met by now come back.
+
+    An IndexError means that the body ends too early.
+    """
+    while at < end:
+        fields += 1
+        if fields > FIELDS_MAX:
+            raise TooLarge(f"The request holds more than {FIELDS_MAX} records; send it in parts")
+        tag, content = body[at], at + 1
+        if tag >= 0x80:
+            tag, content = _varint(body, at, TAG_BYTES_MAX)
+        if tag & 7 == DELIMITED:
+            length, content = _varint(body, content, LENGTH_BYTES_MAX)
+            stop = content + length
+        else:
+            stop = _behind_scalar(body, tag, content, known)
+        if stop > end:
+            raise Malformed(f"The protobuf field at byte {at} is longer than the message around it")
+        if tag <= 7:
+            raise Malformed(f"The protobuf field at byte {at} has the number 0")
+        inner = known.get(tag >> 3)
+        if inner is not None:
+            fields = _walk(body, content, stop, inner, fields)
+        at = stop
+    return fields
 
 
 def _varint(body: bytes, at: int, bytes_max: int) -> tuple[int, int]:

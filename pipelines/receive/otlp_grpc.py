@@ -6,13 +6,17 @@ told by their first bytes, and are decompressed within our limit. The token is l
 """
 
 import logging
+import threading
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 import grpc
 
-from core.errors import Malformed, Overloaded, Unavailable
+from core.errors import Malformed, Overloaded, Refused, Unavailable
 from core.telemetry import Encoding, Signal
 from pipelines.receive.answers import ACK_S_MAX, SUCCESS, codes_of, status_of
 from pipelines.receive.bodies import coding_of, decompress
@@ -25,6 +29,10 @@ RPCS_MAX = 1_024
 MESSAGE_BYTES_SPARE = 4 << 20
 """A message this much above the body limit still reaches us, for an answer of OUT_OF_RANGE; gRPC answers longer
 ones RESOURCE_EXHAUSTED as soon as it sees their length."""
+MESSAGE_S_MAX = 30.0
+"""How long a message may take to arrive, since a thread waits for it; then the call is cancelled."""
+LATE_LOOK_INTERVAL_S = 1.0
+"""How often late messages are looked for."""
 STATUS_DETAILS = "grpc-status-details-bin"
 
 METHODS = {
@@ -41,12 +49,13 @@ _log = logging.getLogger(__name__)
 def serve(intake: Intake, address: str, *, drain_s: float) -> Generator[int]:
     """Serve at `host:port` until the block ends, then finish what is under way, for `drain_s` at most.
 
-    Yields the port, which matters when 0 was asked for. Raises RuntimeError when the address cannot be bound.
+    Yields the port, which matters when 0 was asked for. Raises Refused when the address cannot be bound.
     """
+    arrivals = _Arrivals()
     threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="otlp-grpc")
     server = grpc.server(
         threads,
-        handlers=[_Collector(intake)],
+        handlers=[_Collector(intake, arrivals)],
         maximum_concurrent_rpcs=RPCS_MAX,
         options=[
             ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
@@ -56,18 +65,60 @@ def serve(intake: Intake, address: str, *, drain_s: float) -> Generator[int]:
     )
     try:
         port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise Refused(f"{address} cannot be bound for OTLP over gRPC; is another server there?") from error
+    with arrivals:
         server.start()
-        yield port
-    finally:
-        server.stop(drain_s).wait()
-        threads.shutdown(wait=False, cancel_futures=True)
+        try:
+            yield port
+        finally:
+            server.stop(drain_s).wait()
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Arrivals:
+    """The calls whose message has not arrived yet; inside its block, those that take too long are cancelled."""
+
+    def __init__(self) -> None:
+        self._begun: dict[grpc.ServicerContext, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="otlp-grpc-arrivals", daemon=True)
+
+    def message(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """The call's first message. Raises Malformed when there is none, grpc.RpcError when the call is over."""
+        self._begun[context] = time.monotonic()
+        try:
+            message = next(messages, None)
+        finally:
+            del self._begun[context]
+        if message is None:
+            raise Malformed("The request has no message")
+        return message
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(LATE_LOOK_INTERVAL_S):
+            late = time.monotonic() - MESSAGE_S_MAX
+            for context, begun in self._begun.copy().items():
+                if begun < late:
+                    context.cancel()
 
 
 class _Collector(grpc.GenericRpcHandler):
     """The three services."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, arrivals: _Arrivals) -> None:
         self._intake = intake
+        self._arrivals = arrivals
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None, so UNIMPLEMENTED, for a method that is not ours.
@@ -85,22 +136,20 @@ class _Collector(grpc.GenericRpcHandler):
 
     def _export(self, signal: Signal, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
-            authorization = dict(context.invocation_metadata()).get("authorization")
-            self._admit(signal, messages, None if authorization is None else str(authorization))
+            self._admit(signal, messages, context)
         except grpc.RpcError:
             raise  # the client has gone, or gRPC has answered already
         except Exception as error:  # noqa: BLE001  # every error has its answer
             _refuse(context, error)
         return SUCCESS[Encoding.PROTOBUF]
 
-    def _admit(self, signal: Signal, messages: Iterator[bytes], authorization: str | None) -> None:
+    def _admit(self, signal: Signal, messages: Iterator[bytes], context: grpc.ServicerContext) -> None:
         """Take a request in; returns when it is durable."""
         intake = self._intake
-        project_id = intake.welcome(authorization)
+        authorization = dict(context.invocation_metadata()).get("authorization")
+        project_id = intake.welcome(None if authorization is None else str(authorization))
         with intake.room() as room:
-            message = next(messages, None)
-            if message is None:
-                raise Malformed("The request has no message")
+            message = self._arrivals.message(messages, context)
             room.take(len(message))
             bytes_max = intake.limits.body_bytes_max
             body = decompress(coding_of(message), message, bytes_max=bytes_max, claim=room.take)

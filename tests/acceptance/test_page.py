@@ -27,7 +27,7 @@ def dom(url: str) -> str:
 
 def send(server: Server, name: str) -> None:
     body = spans_body(["a" * 16], name=name)
-    headers = {"content-type": "application/x-protobuf", "authorization": "local"}
+    headers = {"content-type": "application/json", "authorization": "local"}
     assert requests.post(f"{server.url}/v1/traces", data=body, headers=headers, timeout=20).status_code == 200
 
 
