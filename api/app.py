@@ -6,7 +6,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
-from api.access import Access
+from api.auth import Access
 from api.errors import plain_error
 from api.health import Health
 from api.page import page_routes

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from api.access import Access
+from api.auth import Access
 from core.projects import Project, TokenKind
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from api.access import Access
+from api.auth import Access
 from api.errors import query_error
 from api.formats import ARROW_STREAM, CSV, JSON, arrow_stream, columns_json, csv_text, old_rows_json, rows_json
 from core.errors import StatementLimit, TailraceError

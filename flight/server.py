@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from core.errors import Refused
 from flight.inner import Inner
-from flight.sql import FlightSql
+from flight.statements import FlightSql
 from query.engine import Engine
 from query.transport import StatementServer
 from storage.keys import Keys

@@ -35,25 +35,26 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FlowHooks:
-    """Whom the flow tells."""
+    """Whom the flow tells, and who ends it."""
 
     ready: Callable[[Progress], None]
     """The flow goes on from here."""
     epoch: Callable[[Epoch, dict[str, int]], None]
     """A finished epoch, and the Delta version of each table that holds it."""
+    stop: threading.Event
+    """Set when the flow should finish what is in the log and return."""
 
 
 def run_flow(
-    log_directory: Path, lake_directory: Path, settings: FlowSettings, clock: Clock, *,
-    hooks: FlowHooks, stop: threading.Event,
-) -> None:  # fmt: skip
-    """Run until `stop` is set and everything durable in the log is in the tables.
+    log_directory: Path, lake_directory: Path, settings: FlowSettings, clock: Clock, *, hooks: FlowHooks
+) -> None:
+    """Run until `hooks.stop` is set and everything durable in the log is in the tables.
 
     Raises Refused when the tables and the log do not belong together.
     """
     reader = LogReader(log_directory)
     while (log_id := reader.log_id) is None:
-        if stop.wait(LOG_WAIT_S):
+        if hooks.stop.wait(LOG_WAIT_S):
             return
     lake = Lake(lake_directory)
     progress = read_progress(lake, log_id, log_start=reader.start)
@@ -74,7 +75,7 @@ def run_flow(
             return steps.read(position)
 
         wired = dataflow.Steps(read, steps.skip_repeats, steps.decode, committer.offer)
-        run_main(dataflow.build(wired, progress.end, stop))
+        run_main(dataflow.build(wired, progress.end, hooks.stop))
 
 
 def check_log(progress: Progress, reader: LogReader) -> None:

@@ -81,7 +81,7 @@ def run_flow(settings: Settings, reports: Reports, stop: threading.Event) -> Non
 
     run_flow(
         settings.log_directory, settings.lake_directory, settings.flow, clock,
-        hooks=FlowHooks(on_ready, on_epoch), stop=stop,
+        hooks=FlowHooks(on_ready, on_epoch, stop),
     )  # fmt: skip
 
 

@@ -57,8 +57,8 @@ class Place:
             if epoch.progress.end >= until:
                 stop.set()
 
-        hooks = FlowHooks(lambda progress: stop.set() if progress.end >= until else None, on_epoch)
-        run_flow(self.directory / "log", self.directory / "lake", FAST, self.clock, hooks=hooks, stop=stop)
+        hooks = FlowHooks(lambda progress: stop.set() if progress.end >= until else None, on_epoch, stop)
+        run_flow(self.directory / "log", self.directory / "lake", FAST, self.clock, hooks=hooks)
 
     def column(self, name: str) -> list[object]:
         return list(DeltaTable(self.directory / "lake" / "records").to_pyarrow_table()[name].to_pylist())

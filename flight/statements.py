@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.flight as pf
 
 from core.errors import BadQuery, Malformed, NotFound, Refused
-from flight.access import KEY, Gate, Handshake, flight_errors, project_of
+from flight.auth import KEY, Gate, Handshake, flight_errors, project_of
 from flight.catalog import describe
 from flight.handles import Handles, Prepared
 from flight.messages import (
