@@ -18,7 +18,8 @@ import pyarrow as pa
 from core.errors import StatementLimit, TailraceError, Unavailable
 from query.dialect import names, tokenize
 from query.pool import Pool, Worker
-from query.statements import QuerySettings, Rows, Statement, Task
+from query.settings import QuerySettings
+from query.statements import Rows, Statement, Task
 from query.tables import SOURCES, visible_schema
 from storage.snapshots import Snapshots
 

@@ -16,11 +16,13 @@ from types import TracebackType
 from typing import Self
 
 from core.errors import Overloaded
-from query.statements import QuerySettings
+from query.settings import QuerySettings
 from query.transport import StatementClient
 
 SPARES = 1
 """Workers kept warm beside those that work."""
+SPARES_AFTER_S = 5.0
+"""How long after the start the spares are started."""
 RESTART_PAUSE_S = 1.0
 """Pause after a worker that died before it was ready."""
 START_S = 60.0
@@ -40,7 +42,7 @@ class Worker:
         spill = directory / "spill"
         spill.mkdir(exist_ok=True)
         self._process = subprocess.Popen(  # noqa: S603  # our own words
-            [sys.executable, "-m", "query.worker", str(self._socket), str(spill)],
+            [sys.executable, "-m", "query", str(self._socket), str(spill)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self._process.stdin is not None
@@ -94,6 +96,7 @@ class Pool:
         self._waiting = 0
         self._started = 0
         self._pause_until = 0.0
+        self._spares_from = time.monotonic() + SPARES_AFTER_S
         self._closing = False
         self._starter = threading.Thread(target=self._keep_up, name="workers", daemon=True)
 
@@ -149,9 +152,9 @@ class Pool:
         return min(free, key=lambda worker: worker.running, default=None)
 
     def _wanted(self) -> int:
-        """How many workers there should be: a spare only once the others are ready, for a fast start."""
-        ready = sum(worker.ready for worker in self._workers)
-        return self._settings.workers + (SPARES if ready >= self._settings.workers else 0)
+        """How many workers there should be; the spares come later, for a fast start of the rest."""
+        late = time.monotonic() >= self._spares_from
+        return self._settings.workers + (SPARES if late else 0)
 
     def _keep_up(self) -> None:
         """Start workers until there are enough, for as long as the pool is open."""
@@ -159,7 +162,7 @@ class Pool:
             while not self._closing or self._workers:
                 pause_s = self._pause_until - time.monotonic()
                 if self._closing or len(self._workers) >= self._wanted():
-                    self._changed.wait()
+                    self._changed.wait(max(self._spares_from - time.monotonic(), 0) or None)
                 elif pause_s > 0:
                     self._changed.wait(pause_s)
                 else:

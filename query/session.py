@@ -20,7 +20,8 @@ from core.errors import BadQuery, StatementLimit, TailraceError
 from query import functions, tables
 from query.dialect import Rewritten, Token, names, rewrite, tokenize
 from query.guard import CLOSED, REPORTING, check, redact, redact_batch
-from query.statements import QuerySettings, Statement, Task
+from query.settings import QuerySettings
+from query.statements import Statement, Task
 
 POLL_S = 0.05
 """How often a running statement is asked whether its reader is still there."""

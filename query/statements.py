@@ -17,34 +17,6 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
-class QuerySettings:
-    """Limits of the query engine. Bytes are bytes, `_s` is seconds."""
-
-    workers: int = 2
-    """Processes that answer statements; one more is kept warm as a spare."""
-    statements_per_worker_max: int = 8
-    """Statements one worker runs at a time; more wait."""
-    statements_waiting_max: int = 64
-    """Statements that may wait for a worker; one more is refused as Overloaded."""
-    statement_wait_s: float = 10.0
-    """How long a statement waits for a worker before it is refused as Overloaded."""
-    statement_timeout_s: float = 60.0
-    """Work a statement may take before it is cancelled (StatementLimit); waiting for its reader does not count."""
-    statement_timeout_max_s: float = 3600.0
-    """The longest timeout a statement may ask for; a longer one is cut to this."""
-    reader_stall_s: float = 300.0
-    """How long a reader may take nothing of its result before the statement is cancelled (StatementLimit)."""
-    statement_memory_bytes: int = 1 << 30
-    """Memory of sorts, joins and groups; beyond it they spill to disk, or fail (StatementLimit) where they cannot."""
-    spill_bytes_max: int = 16 << 30
-    """Disk that one session's spilling may take; beyond it the statement fails (StatementLimit)."""
-    worker_memory_bytes: int = 4 << 30
-    """Address space a worker may add to what it starts with; a statement that needs more kills its worker."""
-    result_bytes_max: int = 64 << 30
-    """Arrow bytes of one result; beyond it the statement is cancelled (StatementLimit)."""
-
-
-@dataclass(frozen=True, slots=True)
 class Statement:
     """One SQL statement about one project."""
 

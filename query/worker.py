@@ -1,6 +1,6 @@
 """A worker: a closed process that plans and runs statements, and may be killed at any time (system.md D7).
 
-`python -m query.worker SOCKET SPILL_DIRECTORY`, with the query settings as one JSON line on standard input; it writes
+`python -m query SOCKET SPILL_DIRECTORY`, with the query settings as one JSON line on standard input; it writes
 `ready` on standard output when it listens.
 """
 
@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from core.errors import NotFound
-from query.processes import die_with_parent, leave_out_pandas, limit_memory
+from query.processes import limit_memory
 from query.session import Session, start_loop
-from query.statements import QuerySettings, Rows, Task
+from query.settings import QuerySettings
+from query.statements import Rows, Task
 from query.transport import StatementServer
 
 
@@ -46,8 +47,6 @@ class Worker:
 
 def main() -> None:
     """Serve until killed."""
-    die_with_parent()
-    leave_out_pandas()
     settings = QuerySettings(**json.loads(sys.stdin.readline()))
     socket, spill_directory = Path(sys.argv[1]), Path(sys.argv[2])
     worker = Worker(settings, spill_directory)
@@ -57,7 +56,3 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     server.wait()
-
-
-if __name__ == "__main__":
-    main()

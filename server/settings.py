@@ -20,9 +20,8 @@ from pydantic_settings import (
 
 from core.errors import BadSettings
 from pipelines.settings import FlowSettings
-from query.statements import QuerySettings
-from storage.log import LogSettings
-from storage.upkeep import RetentionSettings, UpkeepSettings
+from query.settings import QuerySettings
+from storage.settings import LogSettings, RetentionSettings, UpkeepSettings
 
 CONFIG_FILE = "tailrace.toml"
 CONFIG_VARIABLE = "TAILRACE_CONFIG"
@@ -33,8 +32,11 @@ class DiskSettings:
     """Free disk space below which ingest answers 429 while queries go on, in bytes."""
 
     log_free_bytes_min: int = 1 << 30
+    """On the disk of the log."""
     lake_free_bytes_min: int = 1 << 30
+    """On the disk of the tables."""
     ledger_free_bytes_min: int = 256 << 20
+    """On the disk of an SQLite ledger."""
 
 
 class Settings(BaseSettings):

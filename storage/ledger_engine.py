@@ -9,14 +9,17 @@ import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from core.errors import BadSettings, DiskFull, Refused, TailraceError, Unavailable
 from storage.ledger_schema import revision
+
+if TYPE_CHECKING:  # it brings the ORM, 0.3 s, and only those who edit the ledger need it
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
 
 WRITER_WAIT_S = 5.0
 """How long a writer waits for its turn; then it is told to try again (`Unavailable`)."""
@@ -61,8 +64,10 @@ def sync_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     return engine
 
 
-def async_engine(url: str) -> AsyncEngine:
+def async_engine(url: str) -> "AsyncEngine":
     """An engine for coroutines."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # see above
+
     place = _place(url, 1)
     with _missing_driver(place):
         engine = create_async_engine(place, connect_args=_connect_args(place), pool_pre_ping=True, hide_parameters=True)
@@ -78,19 +83,19 @@ def sqlite_file(url: URL) -> Path | None:
 class Transactions:
     """Short transactions on one ledger; safe to use from many tasks of one event loop."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: "AsyncEngine") -> None:
         self._reader = engine
         self._writer = engine.execution_options(writing=True)
 
     @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[AsyncConnection]:
+    async def reading(self) -> AsyncGenerator["AsyncConnection"]:
         """A connection to read with."""
         with ledger_errors():
             async with self._reader.connect() as connection:
                 yield connection
 
     @asynccontextmanager
-    async def writing(self) -> AsyncGenerator[AsyncConnection]:
+    async def writing(self) -> AsyncGenerator["AsyncConnection"]:
         """A connection to write with, alone among all processes; commits at the end, or undoes all on an error.
 
         Raises Unavailable when the others have kept it waiting too long.

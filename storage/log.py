@@ -32,6 +32,7 @@ from storage.segments import (
     seal,
     segment_starts,
 )
+from storage.settings import LogSettings
 
 QUEUE_BYTES_MAX = 256 << 20
 """Bytes accepted but not yet durable; more is refused with Overloaded, a longer frame with TooLarge."""
@@ -43,18 +44,6 @@ LOCK_FILE = "writer.lock"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """The size and the pace of the log."""
-
-    segment_bytes_max: int = 64 << 20
-    """Bytes of one file, and so of what can be trimmed at a time; a longer frame has a file of its own."""
-    linger_s: float = 0.002
-    """Longest wait for the senders of the last group to come again, so that they share an fsync."""
-    bytes_max: int = 8 << 30
-    """Bytes kept on the disk; beyond it senders are told to wait until the flow has read and trimmed."""
 
 
 @dataclass(slots=True)

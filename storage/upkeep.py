@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -18,38 +17,9 @@ from core.clock import Clock, at
 from core.errors import Refused
 from storage.compaction import commit, data_files, merge, plan_merges, removals
 from storage.lake import Lake, LakeTable
+from storage.settings import RetentionSettings, UpkeepSettings
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionSettings:
-    """Days of receipt that each table keeps; 0 keeps them for ever."""
-
-    records_days: int = 90
-    """Spans, logs, span events and annotations."""
-    pending_spans_days: int = 7
-    """Started spans."""
-    metrics_days: int = 90
-    """Metric data points."""
-    dead_letters_days: int = 30
-    """What could not be decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpkeepSettings:
-    """How often upkeep does its work."""
-
-    interval_s: float = 5.0
-    """Pause between rounds."""
-    checkpoint_commits: int = 100
-    """Commits after which a table gets a checkpoint, and older log entries are dropped."""
-    vacuum_interval_s: float = 600.0
-    """Time between deletions of files that no version within the last hour needs."""
-    orphan_interval_s: float = 86_400.0
-    """Time between searches for files that no version ever needed, left by a crash."""
-    vacuum_hours: int = 1
-    """How long replaced files stay for readers of the tables' files; queries pin theirs."""
 
 
 class Upkeep:

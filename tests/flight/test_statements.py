@@ -17,7 +17,8 @@ from core.schema import RECORDS
 from flight.messages import CommandGetSqlInfo, CommandStatementUpdate, TicketStatementQuery, wrap
 from flight.server import open_flight
 from query.engine import open_engine
-from query.statements import QuerySettings, Statement
+from query.settings import QuerySettings
+from query.statements import Statement
 from query.tables import SOURCES, visible_schema
 from query.transport import QueryClient
 from storage.feed import announce_commit

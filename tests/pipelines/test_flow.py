@@ -16,9 +16,10 @@ from core.telemetry import Encoding, Signal
 from pipelines.commit import Epoch
 from pipelines.flow import FlowHooks, run_flow
 from pipelines.settings import FlowSettings
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.log_reader import LogReader
 from storage.segments import Record
+from storage.settings import LogSettings
 
 PROJECT = "00000000-0000-4000-8000-000000000000"
 FAST = FlowSettings(commit_interval_quiet_s=0.05, commit_interval_loaded_s=0.05)

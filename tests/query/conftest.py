@@ -9,7 +9,7 @@ import pytest
 
 from core.schema import METRICS, PENDING_SPANS, RECORDS
 from query.engine import Engine, open_engine
-from query.statements import QuerySettings
+from query.settings import QuerySettings
 from tests.lakes import A, B, append
 
 READY_S = 60.0

@@ -10,7 +10,8 @@ import pytest
 from core.errors import BadQuery, Overloaded, StatementLimit, Unavailable
 from core.schema import RECORDS
 from query.engine import Engine, open_engine
-from query.statements import QuerySettings, Statement
+from query.settings import QuerySettings
+from query.statements import Statement
 from tests.lakes import A, B, append
 from tests.query.conftest import wait_ready
 

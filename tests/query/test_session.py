@@ -10,7 +10,8 @@ import pytest
 from core.errors import BadQuery, StatementLimit
 from core.schema import TABLES
 from query.session import Session, start_loop
-from query.statements import QuerySettings, Statement, Task
+from query.settings import QuerySettings
+from query.statements import Statement, Task
 from query.tables import SOURCES, visible_schema
 from storage.snapshots import Snapshots
 from tests.lakes import MOMENT, A, B

@@ -31,8 +31,9 @@ from pipelines.receive.bodies import BODY_BYTES_MAX
 from pipelines.receive.intake import Intake, Limits
 from pipelines.receive.otlp_grpc import METHODS
 from server.door import Doors, DoorSettings, open_doors
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.log_reader import LogReader
+from storage.settings import LogSettings
 
 PROTOBUF = "application/x-protobuf"
 BODY = trace_request(1, 3)

@@ -17,9 +17,10 @@ from core.errors import Refused
 from core.telemetry import Encoding, Signal
 from storage import digests as digests_module
 from storage.digests import WINDOW_S, DigestIndex
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.log_reader import LogReader
 from storage.segments import Record
+from storage.settings import LogSettings
 
 HOUR = 3_600 * NS_PER_S
 WINDOW = WINDOW_S * NS_PER_S

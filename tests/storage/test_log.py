@@ -20,9 +20,10 @@ from core.telemetry import Encoding, Frame, Signal
 from storage import log as log_module
 from storage import log_tail
 from storage.failpoints import arm
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.log_reader import LogReader
 from storage.segments import MARK_FILE, Record, segment_path, segment_starts
+from storage.settings import LogSettings
 
 PROJECT = "00000000-0000-4000-8000-000000000000"
 SMALL = LogSettings(segment_bytes_max=4_096, bytes_max=16_384)
@@ -354,7 +355,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[4:]
 from core.telemetry import Encoding, Signal
 from storage.failpoints import arm
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.segments import Record
 
 first, failpoints = int(sys.argv[2]), sys.argv[3]

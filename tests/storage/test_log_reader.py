@@ -14,9 +14,10 @@ from core.errors import Refused
 from core.telemetry import Encoding, Frame, Signal
 from storage import log_reader as log_reader_module
 from storage import segments
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.log_reader import LogReader
 from storage.segments import LogDamaged, Record, pack, read_head, seal, segment_path, segment_starts
+from storage.settings import LogSettings
 
 SMALL = LogSettings(segment_bytes_max=4_096)
 
@@ -114,7 +115,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from core.telemetry import Encoding, Signal
 from storage.failpoints import arm
-from storage.log import LogSettings, LogWriter
+from storage.log import LogWriter
 from storage.segments import Record
 
 log = LogWriter(Path(sys.argv[1]), LogSettings())

@@ -19,7 +19,8 @@ from storage import compaction
 from storage.compaction import MERGE_FILES_MIN, UPKEEP, DataFile, commit, data_files, merge, plan_merges
 from storage.epochs import EPOCH
 from storage.lake import Lake, LakeTable
-from storage.upkeep import RetentionSettings, Upkeep, UpkeepSettings, last_checkpoint, open_upkeep
+from storage.settings import RetentionSettings, UpkeepSettings
+from storage.upkeep import Upkeep, last_checkpoint, open_upkeep
 
 TODAY = date(2020, 6, 15)
 PROJECT = "00000000-0000-4000-8000-000000000000"
