@@ -1,7 +1,10 @@
 # Tailrace: `make serve` sets up and starts everything, `make test` sets up and passes the tests.
 # Needs Python 3.11 or 3.12, pip and make; no root, no Debian package.
 
-PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(shell command -v $(name))))
+# the first Python that runs, fits and has pip
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	$$python -c 'import sys, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && \
+	{ command -v $$python; break; }; done)
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
@@ -47,10 +50,7 @@ clean:
 	rm -rf .venv .tools
 
 $(UV):
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none was found. Set PYTHON=…"; exit 2; }
-	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 12); \
-		print("" if ok else "Python 3.11 or 3.12 is needed; %s is %d.%d. Set PYTHON=…" % (sys.executable, *sys.version_info[:2]), end="" if ok else "\n"); \
-		sys.exit(0 if ok else 2)'
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with pip is needed; none was found. Set PYTHON=…"; exit 2; }
 	@echo "Setting up: the installer …"
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore \
 		--upgrade --target .tools uv==$(UV_VERSION)

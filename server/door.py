@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.errors import Refused
 from pipelines.receive import otlp_grpc
@@ -25,6 +26,10 @@ CONNECTIONS_MAX = 2_048
 """Connections open at a time on one port, and requests; more are answered 503 and closed."""
 BACKLOG_MAX = 2_048
 """Connections the system keeps waiting to be accepted; more are refused by it."""
+HEAD_BYTES_MAX = 64 << 10
+"""Bytes of a request's line and headers, give or take a read; more is answered 400 and closed."""
+HEAD_S_MAX = 20.0
+"""How long a request's line and headers may take, from the connection on; then it is closed."""
 KEEP_ALIVE_S = 120
 """How long an idle connection stays open: longer than clients keep theirs (90 s), so that they close first."""
 DRAIN_S = 8
@@ -159,15 +164,57 @@ def _listen(host: str, port: int) -> Generator[socket.socket]:
         yield listener
 
 
+class _Connection(HttpToolsProtocol):
+    """A connection with limits on what precedes the application, where uvicorn has none."""
+
+    _head_bytes = 0
+    _late: asyncio.TimerHandle | None = None
+    """Runs while a head is awaited."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Expect a head."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_S_MAX, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, unless the head grows too long."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._late is not None and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response(f"The headers are longer than {HEAD_BYTES_MAX} bytes")
+
+    def on_message_begin(self) -> None:
+        """The head of a request, be it not the first."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_S_MAX, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        """The body is for the application to bound."""
+        self._forget()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited any more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
 class _Server(uvicorn.Server):
     """A uvicorn server that runs in the background, leaves signals alone and says when it is open."""
 
     def __init__(self, application: Application, *, lifespan: Literal["on", "off"]) -> None:
         super().__init__(
             uvicorn.Config(
-                application, lifespan=lifespan, log_config=None, access_log=False, ws="none", server_header=False,
-                limit_concurrency=CONNECTIONS_MAX, backlog=BACKLOG_MAX, timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=DRAIN_S,
+                application, http=_Connection, ws="none", lifespan=lifespan, log_config=None, access_log=False,
+                server_header=False, limit_concurrency=CONNECTIONS_MAX, backlog=BACKLOG_MAX,
+                timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
             )
         )  # fmt: skip
         self.open = asyncio.Event()

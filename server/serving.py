@@ -4,7 +4,6 @@ In:  the settings.   Out: three open ports until told to stop; what was acknowle
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +25,6 @@ LOCK_WAIT_S = 5.0
 LOCK_RETRY_S = 0.1
 STOP_LOOK_S = 0.1
 """How often the doors look whether they should stop."""
-
-_log = logging.getLogger(__name__)
 
 
 async def serve_doors(settings: Settings, ready: Callable[[], None], stop: threading.Event) -> None:
