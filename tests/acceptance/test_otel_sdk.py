@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import polars as pl
 import pytest
-from benchmarks.payload import trace_request
 from deltalake import DeltaTable
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
@@ -21,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import Status, StatusCode
 
+from benchmarks.payload import trace_request
 from tests.acceptance.servers import Server
 
 pytestmark = pytest.mark.xdist_group("server")
