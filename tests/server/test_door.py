@@ -1,131 +1,37 @@
-"""The doors with real sockets: what is let in is in the log, and everything else gets its answer."""
+"""The doors with real sockets: who may knock, which application answers, and how they close."""
 
 import asyncio
-import gzip
+import socket
 import threading
-import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
-import orjson
-import pyarrow as pa
 import pytest
-from google.rpc.status_pb2 import Status
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from benchmarks.payload import trace_request
 from core.clock import SystemClock
-from core.errors import DiskFull, Unauthenticated
-from core.telemetry import Frame, Signal
+from core.errors import Refused
 from pipelines.receive import otlp_http
-from pipelines.receive.bodies import BODY_BYTES_MAX
-from pipelines.receive.intake import Intake, Limits
-from pipelines.receive.otlp_grpc import METHODS
-from server.door import Doors, DoorSettings, open_doors
-from storage.log import LogWriter
-from storage.log_reader import LogReader
-from storage.settings import LogSettings
-
-PROTOBUF = "application/x-protobuf"
-BODY = trace_request(1, 3)
-LIMITS = Limits()
-TRACES = next(name for name, signal in METHODS.items() if signal is Signal.TRACES)
+from pipelines.receive.intake import Intake
+from server import door as door_module
+from server.door import DoorSettings, open_doors
+from storage import log_tail
+from tests.doors import BODY, Disk, Door, Gate, api, opened
 
 
-class Gate:
-    """Lets in any token but `bad`."""
+class NoLog:
+    """A log that is not to be reached."""
 
-    def write_project(self, token: str | None) -> str:
-        if token == "bad":
-            raise Unauthenticated("The token is not known …")
-        return f"project-of-{token}"
+    def append(self, record: object) -> Future[int]:
+        raise AssertionError(record)
 
 
-@dataclass
-class Disk:
-    """A disk that can be said to be full."""
-
-    full: bool = False
-
-    def check(self) -> None:
-        if self.full:
-            raise DiskFull(retry_after_s=30)
-
-
-@dataclass
-class Door:
-    directory: Path
-    doors: Doors
-    disk: Disk
-    client: httpx.Client = field(default_factory=httpx.Client)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.doors.http_port}"
-
-    def post(self, body: Any = BODY, path: str = "/v1/traces", **headers: str) -> httpx.Response:
-        sent = {"content-type": PROTOBUF, "authorization": "t"} | {k.replace("_", "-"): v for k, v in headers.items()}
-        return self.client.post(self.url + path, content=body, headers=sent)
-
-    def frames(self) -> list[Frame]:
-        reader = LogReader(self.directory)
-        found, position = list[Frame](), reader.start
-        while frames := reader.read(position, bytes_max=1 << 30):
-            found += frames
-            position = frames[-1].end
-        reader.close()
-        return found
-
-    def call(self, message: bytes, **metadata: str) -> bytes:
-        with grpc.insecure_channel(f"127.0.0.1:{self.doors.otlp_grpc_port}") as channel:
-            return channel.unary_unary(TRACES)(message, metadata=tuple(metadata.items()), timeout=20)
-
-
-async def api(scope: Any, receive: Any, send: Any) -> None:
-    """Stands for the API: says yes to everything."""
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
-    await otlp_http.respond(send, 200, [], b"api")
-
-
-@contextmanager
-def opened(directory: Path, limits: Limits = LIMITS, **settings: Any) -> Generator[Door]:
-    """Doors on free ports, over a real log, in a thread of their own."""
-    disk, found, up, stop = Disk(), list[Doors](), threading.Event(), threading.Event()
-    doors = replace(DoorSettings("127.0.0.1", 0, 0, 0), **settings)
-
-    async def serve() -> None:
-        with LogWriter(directory, LogSettings()) as log:
-            intake = Intake(log, Gate(), SystemClock(), disk=disk, limits=limits)
-            async with open_doors(doors, otlp_http.app(intake), api, intake) as ports:
-                found.append(ports)
-                up.set()
-                await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        assert up.wait(20)
-        door = Door(directory, found[0], disk)
-        yield door
-        door.client.close()
-    finally:
-        stop.set()
-        thread.join(20)
-    assert not thread.is_alive()
+def doors(settings: DoorSettings, application: Any = api) -> Any:
+    intake = Intake(NoLog(), Gate(), SystemClock(), disk=Disk())
+    return open_doors(settings, otlp_http.app(intake), application, intake)
 
 
 @pytest.fixture(scope="module")
@@ -134,153 +40,175 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         yield door
 
 
-def test_the_same_body_has_the_same_digest_however_it_is_packed(door: Door) -> None:
-    before = len(door.frames())
-    packed = {
-        "identity": BODY, "gzip": gzip.compress(BODY), "deflate": zlib.compress(BODY),
-        "zstd": pa.compress(BODY, "zstd", asbytes=True),
-    }  # fmt: skip
-    for coding, body in packed.items():
-        answer = door.post(body, content_encoding=coding)
-        assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"", PROTOBUF)
-    frames = door.frames()[before:]
-    assert [frame.body for frame in frames] == [BODY] * 4
-    assert len({frame.digest for frame in frames}) == 1
-    assert {frame.project_id for frame in frames} == {"project-of-t"}
+def exchange(door: Door, sent: bytes) -> bytes:
+    """What comes back on a connection of its own until the server closes it."""
+    with socket.create_connection(("127.0.0.1", door.doors.http_port), timeout=10) as connection:
+        connection.sendall(sent)
+        received = b""
+        while piece := connection.recv(1 << 16):
+            received += piece
+        return received
 
 
-@pytest.mark.parametrize("spelling", ["tok", "Bearer tok", "bearer tok"])
-def test_the_token_is_read_in_each_spelling(door: Door, spelling: str) -> None:
-    door.post(trace_request(2, 1), authorization=spelling)
-    assert door.frames()[-1].project_id == "project-of-tok"
-
-
-@pytest.mark.parametrize(
-    ("headers", "body", "status", "code"),
-    [
-        ({"authorization": "bad"}, BODY, 401, 16),
-        ({}, b"hello", 400, 3),
-        ({"content_encoding": "gzip"}, b"hello", 400, 3),
-        ({"content_encoding": "br"}, BODY, 415, 3),
-        ({"content_encoding": "gzip"}, gzip.compress(bytes(BODY_BYTES_MAX + 1), 1), 413, 11),
-    ],
-)
-def test_a_refusal_is_a_status_in_the_requests_own_encoding(
-    door: Door, headers: dict[str, str], body: bytes, status: int, code: int
-) -> None:
-    before = len(door.frames())
-    answer = door.post(body, **headers)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, PROTOBUF)
-    said = Status.FromString(answer.content)
-    assert said.code == code
-    assert said.message
-    as_json = door.post(body, **headers, content_type="application/json; charset=utf-8")
-    assert as_json.status_code == status
-    assert as_json.json()["code"] == code
-    assert len(door.frames()) == before
-    if status == 401:
-        assert "token" in answer.headers["x-logfire-warning"]
-        assert "retry-after" not in answer.headers
-
-
-def test_other_content_types_and_paths_are_told_so(door: Door) -> None:
-    assert door.post(content_type="text/plain").status_code == 415
-    assert door.client.get(f"{door.url}/v1/traces").status_code == 405
-    other = httpx.post(f"http://127.0.0.1:{door.doors.otlp_http_port}/v2/query")
-    assert other.status_code == 404
-    assert f"port {door.doors.http_port}" not in door.client.get(f"{door.url}/").text
-    assert "OTLP/HTTP port" in httpx.get(f"http://127.0.0.1:{door.doors.otlp_http_port}/").text
-    assert door.client.get(f"{door.url}/anything").text == "api"
-
-
-def test_a_preflight_is_answered_with_the_headers_of_the_contract(door: Door) -> None:
-    answer = door.client.options(f"{door.url}/v1/traces", headers={"origin": "https://app.example"})
-    assert answer.status_code == 204
-    assert answer.headers["access-control-allow-origin"] == "*"
-    assert answer.headers["access-control-allow-headers"] == "Authorization,Content-type,X-Logfire-Context"
-
-
-def test_json_is_logged_as_it_is(door: Door) -> None:
-    body = orjson.dumps({"resourceSpans": []})
-    answer = door.post(body, content_type="application/json")
-    assert (answer.status_code, answer.json()) == (200, {})
-    assert door.frames()[-1].body == body
-
-
-def test_a_body_without_a_length_is_read_to_its_end(door: Door) -> None:
-    body = trace_request(3, 200)
-    pieces = (body[start : start + 10_000] for start in range(0, len(body), 10_000))
-    assert door.post(pieces).status_code == 200
-    assert door.frames()[-1].body == body
-
-
-def test_a_full_disk_is_answered_with_when_to_try_again(door: Door) -> None:
-    door.disk.full = True
-    try:
-        answer = door.post()
-        assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
-        with pytest.raises(grpc.RpcError) as caught:
-            door.call(BODY)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # pyright: ignore[reportAttributeAccessIssue]  # a call too
-        assert door.client.get(f"{door.url}/v2/anything").status_code == 200
-    finally:
-        door.disk.full = False
+def test_the_otlp_port_serves_otlp_alone_and_the_other_port_all(door: Door) -> None:
+    otlp_url = f"http://127.0.0.1:{door.doors.otlp_http_port}"
+    sent = {"content-type": "application/x-protobuf"}
+    assert httpx.post(f"{otlp_url}/v1/traces", content=BODY, headers=sent).status_code == 200
+    assert httpx.post(f"{otlp_url}/v2/query").status_code == 404
+    assert "OTLP/HTTP port" in httpx.get(f"{otlp_url}/").text
     assert door.post().status_code == 200
+    assert door.client.get(f"{door.url}/anything").text == "api"
+    assert door.client.get(f"{door.url}/v1/traces/").text == "api"
 
 
 def test_pages_of_other_sites_are_kept_out_and_their_senders_let_in_by_setting(tmp_path: Path) -> None:
     with opened(tmp_path, allowed_hosts=("box.lan",), allowed_origins=("https://app.example",)) as door:
         assert door.post(host="evil.example").status_code == 403
         assert door.post(host="box.lan:8000").status_code == 200
-        assert door.post(host="localhost").status_code == 200
         assert door.post(origin="https://evil.example").status_code == 403
         assert door.post(origin="https://app.example").status_code == 200
-        assert door.post(origin="http://localhost:3000").status_code == 200
+        assert door.post(host="box.lan", origin="http://box.lan").status_code == 200, "its own page"
         assert "TAILRACE_ALLOWED_ORIGINS" in door.post(origin="null").text
+        assert len(door.frames()) == 3
 
 
-def test_all_requests_together_are_bounded(tmp_path: Path) -> None:
-    with opened(tmp_path, Limits(body_bytes_max=1 << 20, inflight_bytes_max=len(BODY))) as door:
-        assert door.post().status_code == 200
-        assert door.post(trace_request(1, 30)).status_code == 429
-        assert door.post().status_code == 200, "what was claimed is given back"
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.2:1", "[::1]:4318"])
+def test_the_names_of_this_machine_are_served_with_any_port(door: Door, host: str) -> None:
+    assert door.client.get(door.url, headers={"host": host}).status_code == 200
+    assert door.post(host=host, origin=f"http://{host}").status_code == 200
 
 
-def exporters(door: Door) -> list[SpanExporter]:
-    endpoint = f"{door.url}/v1/traces"
-    grpc_endpoint = f"http://127.0.0.1:{door.doors.otlp_grpc_port}"
-    return [
-        *(HttpExporter(endpoint, compression=compression) for compression in Compression),
-        *(
-            GrpcExporter(grpc_endpoint, insecure=True, compression=compression)
-            for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate)
-        ),
-    ]
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "", "8.8.8.8"]
+)
+def test_a_name_that_was_made_to_point_here_is_refused(door: Door, host: str) -> None:
+    for path in ("/", "/v1/traces", "/v1/query?sql=SELECT+1"):
+        answer = door.client.get(door.url + path, headers={"host": host})
+        assert answer.status_code == 403
+        assert "TAILRACE_ALLOWED_HOSTS" in answer.text
 
 
-def test_real_exporters_are_understood(door: Door) -> None:
-    tracer = TracerProvider().get_tracer("test")
-    with tracer.start_as_current_span("x" * 2_000) as span:
-        pass
-    bodies: list[bytes] = []
-    for exporter in exporters(door):
-        assert exporter.export([span]) is SpanExportResult.SUCCESS  # pyright: ignore[reportArgumentType]  # a readable span
-        exporter.shutdown()
-        bodies.append(door.frames()[-1].body)
-    assert len(set(bodies)) == 1
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost.evil.example", "null", "http://[::1", "file://"]
+)
+def test_a_page_of_another_site_may_neither_send_nor_manage(door: Door, origin: str) -> None:
+    before = len(door.frames())
+    assert door.post(origin=origin).status_code == 403
+    assert door.post(path="/v1/projects", origin=origin).status_code == 403
+    assert door.client.delete(f"{door.url}/anything", headers={"origin": origin}).status_code == 403
+    assert len(door.frames()) == before
 
 
-def test_grpc_tells_what_is_wrong(tmp_path: Path) -> None:
-    with opened(tmp_path, Limits(body_bytes_max=1_000_000)) as door:
-        assert door.call(BODY, authorization="Bearer t") == b""
-        bomb = gzip.compress(bytes(2_000_000))
-        for message, metadata, code in (
-            (BODY, {"authorization": "bad"}, grpc.StatusCode.UNAUTHENTICATED),
-            (b"hello", {}, grpc.StatusCode.INVALID_ARGUMENT),
-            (bomb, {}, grpc.StatusCode.OUT_OF_RANGE),
-            (bytes(1_000_001), {}, grpc.StatusCode.OUT_OF_RANGE),
-        ):
-            with pytest.raises(grpc.RpcError) as caught:
-                door.call(message, **metadata)
-            assert caught.value.code() is code  # pyright: ignore[reportAttributeAccessIssue]  # a call too
-        assert len(door.frames()) == 1
+def test_doors_bound_to_other_addresses_leave_host_and_origin_to_the_tokens(tmp_path: Path) -> None:
+    with opened(tmp_path, host="0.0.0.0") as door:
+        assert door.post(host="any.example", origin="https://app.example").status_code == 200
+
+
+def test_a_websocket_is_not_opened(door: Door) -> None:
+    upgrade = b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    answer = exchange(door, b"GET /v1/traces HTTP/1.1\r\nHost: localhost\r\n" + upgrade + key + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+
+
+def test_headers_without_end_are_refused(door: Door) -> None:
+    endless = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * (door_module.HEAD_BYTES_MAX * 2)
+    with socket.create_connection(("127.0.0.1", door.doors.http_port), timeout=10) as connection:
+        connection.sendall(endless)
+        connection.sendall(b"a" * 10_000)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_long_body_and_then_another_request_are_no_long_head(door: Door) -> None:
+    body = trace_request(7, 200)
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\nContent-Length: {len(body)}\r\n"
+    pair = head.encode() + b"\r\n" + body + head.encode() + b"Connection: close\r\n\r\n" + body
+    assert len(body) > door_module.HEAD_BYTES_MAX
+    assert exchange(door, pair).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost:", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET "])
+def test_a_head_that_does_not_come_costs_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(door_module, "HEAD_S_MAX", 0.2)
+    with opened(tmp_path) as door:
+        assert exchange(door, begun).count(b"HTTP/1.1 200 ") == begun.count(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_port_that_is_taken_is_refused_by_name(place: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [0, 0, 0]
+        ports[place] = taken.getsockname()[1]
+
+        async def run() -> None:
+            async with doors(DoorSettings("127.0.0.1", *ports)):
+                raise AssertionError("opened")
+
+        with pytest.raises(Refused, match=f"127.0.0.1:{ports[place]} cannot be bound"):
+            asyncio.run(run())
+
+
+@pytest.mark.parametrize("settings", [DoorSettings("127.0.0.1", 99_999, 0, 0), DoorSettings("no such host", 0, 0, 0)])
+def test_an_address_that_cannot_be_is_refused(settings: DoorSettings) -> None:
+    async def run() -> None:
+        async with doors(settings):
+            raise AssertionError("opened")
+
+    with pytest.raises(Refused, match="cannot be bound"):
+        asyncio.run(run())
+
+
+def test_an_api_that_does_not_start_is_an_error_and_frees_the_ports() -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise ValueError("no ledger")
+
+    async def run() -> None:
+        async with doors(DoorSettings("127.0.0.1", port, 0, 0), broken):
+            raise AssertionError("opened")
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(RuntimeError, match="did not start"):
+        asyncio.run(run())
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_an_error_inside_closes_the_doors_and_comes_out_as_it_is() -> None:
+    async def run() -> None:
+        async with doors(DoorSettings("127.0.0.1", 0, 0, 0)) as opened:
+            ports.append(opened.http_port)
+            raise Refused("of its own")
+
+    ports: list[int] = []
+    with pytest.raises(Refused, match="of its own"):
+        asyncio.run(run())
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]))
+
+
+def test_requests_under_way_are_finished_before_the_doors_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing, go, sync = threading.Event(), threading.Event(), log_tail.os.fdatasync
+
+    def slow(file: int) -> None:
+        syncing.set()
+        assert go.wait(10)
+        sync(file)
+
+    monkeypatch.setattr(log_tail.os, "fdatasync", slow)
+    with ThreadPoolExecutor() as threads:
+        with opened(tmp_path) as door:
+            by_http = threads.submit(httpx.post, f"{door.url}/v1/traces", content=BODY, headers={
+                "content-type": "application/x-protobuf"})  # fmt: skip
+            assert syncing.wait(10)
+            by_grpc = threads.submit(door.call, trace_request(2, 1))
+            while door.log.end < len(BODY) + 100:
+                assert not by_grpc.done()
+            threading.Timer(0.3, go.set).start()
+        assert by_http.result(5).status_code == 200
+        assert by_grpc.result(5) == b""
+    assert len(door.frames()) == 2
