@@ -10,6 +10,7 @@ from docs.render import settings_text, tables_text
 from server.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
+ROUTE = re.compile(r'@(?:app|router)\.(get|post|put|delete)\("([^"]+)"\)')
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -42,6 +43,15 @@ def test_every_command_and_its_options_are_documented() -> None:
     app.command("other")(lambda: None)
     for parameter in typer.main.get_command(app).commands["serve"].params:  # pyright: ignore[reportAttributeAccessIssue]  # a group
         assert parameter.opts[0] in text or parameter.name == "help", parameter.opts
+
+
+def test_every_http_route_is_documented() -> None:
+    text = (ROOT / "docs" / "http-api.md").read_text("utf-8")
+    routes = [route for file in (ROOT / "api").glob("*.py") for route in ROUTE.findall(file.read_text("utf-8"))]
+    assert routes
+    for method, path in routes:
+        name = path.replace("{organization}/{project}", "local/<project>")
+        assert f"`{method.upper()} {name}`" in text, path
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

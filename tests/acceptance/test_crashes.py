@@ -1,9 +1,9 @@
 """Whatever is killed whenever: what was acked is stored, once, and the server comes back by itself."""
 
+import contextlib
 import gzip
 import http.client
 import json
-import os
 import tempfile
 import threading
 import time
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import psutil
 import pytest
 from deltalake import DeltaTable
 
@@ -128,11 +129,8 @@ def crash_server(**environment: str) -> Generator[Server]:
 def kill_some(server: Server, role: str) -> None:
     """Kill a process of that role; the supervisor's successor is started by hand, as a service manager would."""
     if role == "worker":
-        flight = server.pids().get("flight")
-        children = Path(f"/proc/{flight}/task/{flight}/children")
-        workers = children.read_text().split() if children.exists() else []
-        for pid in workers[:1]:
-            os.kill(int(pid), 9)
+        with contextlib.suppress(psutil.NoSuchProcess, KeyError, IndexError):
+            psutil.Process(server.pids()["flight"]).children()[0].kill()
         return
     server.kill(role)
     if role == "supervisor":
