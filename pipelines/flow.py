@@ -4,6 +4,7 @@ It also owns the tail of the log: what every table has is trimmed, and remembere
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -136,4 +137,5 @@ class Trimmer:
         if not self._reader.trimmable(progress.start):
             return
         self._digests.seal(progress.start)
+        os.sync()  # the tables' files are not fsynced one by one; a loss of power must not find them gone with the log
         self._reader.trim(min(progress.start, self._digests.sealed_to))

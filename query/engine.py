@@ -105,6 +105,10 @@ class Engine:
             self._runs.add(run)
         return worker
 
+    def lose(self, worker: Worker) -> None:
+        """A worker was lost."""
+        self._pool.lose(worker)
+
     def leave(self, run: "_Run", worker: Worker) -> None:
         """Give a run's worker back."""
         with self._lock:
@@ -151,6 +155,8 @@ class _Run:
             try:
                 batch = self._ask(partial(next, rows, None))
             except ConnectionError:
+                if self._worker is not None:
+                    self._engine.lose(self._worker)
                 if sent:
                     raise Unavailable("The query worker was lost in the middle of the result; try again") from None
                 rows = self.start()
@@ -208,7 +214,7 @@ class _Run:
             try:
                 return self._ask(partial(ask, worker))
             except ConnectionError:
-                continue
+                self._engine.lose(worker)
         raise StatementLimit(
             f"The statement was tried on {TRIES} workers and both ended: it needs more memory than one has"
         )

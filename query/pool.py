@@ -38,6 +38,7 @@ class Worker:
         """Start it; the calling thread must outlive it, for the worker dies with it."""
         self.running = 0
         self.ready = False
+        self._client: StatementClient | None = None
         self._socket = directory / f"worker-{number:02}.sock"
         spill = directory / "spill"
         spill.mkdir(exist_ok=True)
@@ -55,20 +56,26 @@ class Worker:
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
             return False
-        self.client = StatementClient(self._socket)
+        self._client = StatementClient(self._socket)
         return True
 
     def wait(self) -> int:
         """Wait for its end; the exit status."""
         status = self._process.wait()
-        if self.ready:
-            self.client.close()
+        if self._client is not None:
+            self._client.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self._socket.unlink(missing_ok=True)
         return status
+
+    @property
+    def client(self) -> StatementClient:
+        """The line to a worker that is ready."""
+        assert self._client is not None
+        return self._client
 
     @property
     def alive(self) -> bool:
@@ -138,6 +145,12 @@ class Pool:
                 self._waiting -= 1
             worker.running += 1
             return worker
+
+    def lose(self, worker: Worker) -> None:
+        """End a worker that does not answer any more; nobody is given it from now on."""
+        with self._changed:
+            worker.ready = False
+            worker.kill()
 
     def give_back(self, worker: Worker) -> None:
         """The worker has one statement less."""

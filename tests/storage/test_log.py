@@ -356,6 +356,7 @@ sys.path[:0] = sys.argv[4:]
 from core.telemetry import Encoding, Signal
 from storage.failpoints import arm
 from storage.log import LogWriter
+from storage.settings import LogSettings
 from storage.segments import Record
 
 first, failpoints = int(sys.argv[2]), sys.argv[3]

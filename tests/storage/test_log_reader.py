@@ -116,6 +116,7 @@ sys.path[:0] = sys.argv[2:]
 from core.telemetry import Encoding, Signal
 from storage.failpoints import arm
 from storage.log import LogWriter
+from storage.settings import LogSettings
 from storage.segments import Record
 
 log = LogWriter(Path(sys.argv[1]), LogSettings())
