@@ -3,13 +3,14 @@
 In:  an Arrow table.   Out: bytes. A field's type is written as arrow-rs does, which Logfire's clients expect.
 """
 
+import csv
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 JSON_COLUMNS = frozenset({
     "attributes", "otel_events", "otel_links", "otel_resource_attributes", "otel_scope_attributes", "exemplars",
@@ -71,12 +72,13 @@ def columns_json(table: pa.Table) -> bytes:
 
 
 def csv_text(table: pa.Table) -> bytes:
-    """A header and the rows; lists and structs as JSON text."""
-    columns = [_flat(column) for column in table.columns]
-    flat = pa.Table.from_arrays(columns, names=table.schema.names)
-    sink = pa.BufferOutputStream()
-    csv.write_csv(flat, sink, csv.WriteOptions(quoting_style="needed"))
-    return sink.getvalue().to_pybytes()
+    """A header and the rows; null is empty, lists and structs are JSON text."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(table.schema.names)
+    columns = [_timestamps(column) or column.to_pylist() for column in table.columns]
+    writer.writerows([_cell(value) for value in row] for row in zip(*columns, strict=True))
+    return sink.getvalue().encode()
 
 
 def arrow_stream(table: pa.Table) -> bytes:
@@ -105,14 +107,19 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_timestamp(field.type):
-        zone, end = ("UTC", "Z") if field.type.tz else (None, "")
-        utc = column.cast(pa.timestamp("us", zone), safe=False)  # pyright: ignore[reportArgumentType]  # the stubs want a literal
-        return pc.strftime(utc, f"%Y-%m-%dT%H:%M:%S{end}").to_pylist()  # pyright: ignore[reportCallIssue, reportArgumentType]  # the stubs know no chunked arrays
-    values = column.to_pylist()
+    values = _timestamps(column) or column.to_pylist()
     if field.name in JSON_COLUMNS and field.type == pa.string():
         return [None if value is None else _parsed(value) for value in values]
     return values
+
+
+def _timestamps(column: pa.ChunkedArray) -> list[Any] | None:
+    """A column of timestamps as ISO 8601 to the microsecond; None when it is none."""
+    if not pa.types.is_timestamp(column.type):
+        return None
+    zone, end = ("UTC", "Z") if column.type.tz else (None, "")
+    utc = column.cast(pa.timestamp("us", zone), safe=False)  # pyright: ignore[reportArgumentType]  # the stubs want a literal
+    return pc.strftime(utc, f"%Y-%m-%dT%H:%M:%S{end}").to_pylist()  # pyright: ignore[reportCallIssue, reportArgumentType]  # the stubs know no chunked arrays
 
 
 def _parsed(text: str) -> object:
@@ -124,10 +131,11 @@ def _parsed(text: str) -> object:
     return orjson.Fragment(text)
 
 
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    if pa.types.is_nested(column.type):
-        return pa.array([None if v is None else _dumps(v).decode() for v in column.to_pylist()], pa.string())
-    return column
+def _cell(value: Any) -> object:
+    """A value as CSV shows it."""
+    if isinstance(value, (bool, list, dict)):
+        return _dumps(value).decode()
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _dumps(value: object) -> bytes:
