@@ -35,12 +35,12 @@ def name(server: Server) -> str:
 
 
 def adbc(server: Server, sql: str) -> list[str]:
-    return server.query(sql).column(0).to_pylist()
+    return list(map(str, server.query(sql).column(0).to_pylist()))
 
 
 def pandas_over_adbc(server: Server, sql: str) -> list[str]:
     with flightsql.connect(server.flight, autocommit=True) as connection:
-        return pd.read_sql(sql, connection)["span_id"].tolist()
+        return pd.read_sql(sql, connection)["span_id"].tolist()  # pyright: ignore[reportArgumentType]  # any DB-API connection will do
 
 
 def polars_over_adbc(server: Server, sql: str) -> list[str]:
@@ -55,7 +55,7 @@ def polars_by_uri(server: Server, sql: str) -> list[str]:
 
 def pandas_over_logfires_db_api(server: Server, sql: str) -> list[str]:
     with logfire.db_api.connect(read_token="local", base_url=server.url) as connection:
-        return pd.read_sql(sql, connection)["span_id"].tolist()
+        return pd.read_sql(sql, connection)["span_id"].tolist()  # pyright: ignore[reportArgumentType]  # any DB-API connection will do
 
 
 def logfires_async_client(server: Server, sql: str) -> list[str]:
@@ -64,7 +64,11 @@ def logfires_async_client(server: Server, sql: str) -> list[str]:
             rows = await client.query_json_rows(sql, min_timestamp=SINCE)
             arrow = await client.query_arrow(sql, min_timestamp=SINCE)
             text = await client.query_csv(sql, min_timestamp=SINCE)
-            return [[row["span_id"] for row in rows["rows"]], arrow.column(0).to_pylist(), text.splitlines()[1:]]
+            return [
+                [row["span_id"] for row in rows["rows"]],
+                list(map(str, arrow.column(0).to_pylist())),
+                text.splitlines()[1:],
+            ]
 
     first, *others = asyncio.run(ask())
     assert all(other == first for other in others)
@@ -87,7 +91,7 @@ def test_readers_of_the_files_see_the_rows(server: Server, name: str) -> None:
     path = server.data / "lake" / "records"
     records = DeltaTable(path).to_pyarrow_dataset()  # named in the SQL below
     assert records.count_rows() >= len(IDS)
-    found = duckdb.sql(f"SELECT span_id FROM records WHERE span_name = '{name}' ORDER BY 1").fetchall()
+    found = duckdb.execute(f"SELECT span_id FROM records WHERE span_name = '{name}' ORDER BY 1").fetchall()
     assert [row[0] for row in found] == IDS
     scanned = pl.scan_delta(path).filter(pl.col("span_name") == name).select("span_id").sort("span_id").collect()
     assert scanned["span_id"].to_list() == IDS
