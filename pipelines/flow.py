@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bytewax.testing import run_main
 
-from core.clock import Clock
+from core.clock import NS_PER_S, Clock
 from core.errors import Refused
 from core.telemetry import Chunk
 from pipelines import dataflow
@@ -117,7 +117,8 @@ class Steps:
         """The rows of a portion."""
         if not portion.frames:
             return Chunk(portion.start, portion.end, {})
-        return Chunk(portion.start, portion.end, decode(portion.frames).tables)
+        age_max_ns = int(self._settings.record_age_max_s * NS_PER_S)
+        return Chunk(portion.start, portion.end, decode(portion.frames, age_max_ns=age_max_ns).tables)
 
 
 class Trimmer:

@@ -21,3 +21,5 @@ class FlowSettings:
     """Bytes of the log in one commit; the flow stops reading until a commit is through."""
     read_bytes_max: int = 4 << 20
     """Bytes of the log decoded at a time."""
+    record_age_max_s: float = 0.0
+    """Records that began longer before their receipt go to dead_letters; 0 takes records of any age."""

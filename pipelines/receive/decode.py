@@ -66,21 +66,24 @@ class _Origin:
             return None
 
 
-def decode(frames: Sequence[Frame]) -> Chunk:
-    """The rows of frames, in order; at least one frame is given."""
+def decode(frames: Sequence[Frame], *, age_max_ns: int = 0) -> Chunk:
+    """The rows of frames, in order; at least one frame is given.
+
+    Records that began longer than `age_max_ns` before their receipt are dead letters; with 0 none are.
+    """
     rows = Rows()
     for frame in frames:
-        _decode_frame(rows, frame)
+        _decode_frame(rows, frame, age_max_ns)
     try:
         tables = rows.batches()
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         _log.exception("rows of the requests from %d on do not fit their columns", frames[0].position)
-        tables = _without_misfits(frames).batches()
+        tables = _without_misfits(frames, age_max_ns).batches()
     return Chunk(frames[0].position, frames[-1].end, tables)
 
 
-def _decode_frame(rows: Rows, frame: Frame) -> None:
-    place = Place.of(frame)
+def _decode_frame(rows: Rows, frame: Frame, age_max_ns: int) -> None:
+    place = Place.of(frame, age_max_ns)
     try:
         request, faults = _parsed(frame)
     except Undecodable as error:
@@ -132,16 +135,16 @@ def _records(signal: Signal, request: Message) -> Iterator[_Record]:
                         yield _Record(index, origin, point, partial(add_point, metric=record, point=point))
 
 
-def _without_misfits(frames: Sequence[Frame]) -> Rows:
+def _without_misfits(frames: Sequence[Frame], age_max_ns: int) -> Rows:
     """The rows of frames, one by one; a frame whose rows fit no column is buried whole."""
     rows = Rows()
     for frame in frames:
         mark = rows.mark()
         alone = Rows()
         try:
-            _decode_frame(alone, frame)
+            _decode_frame(alone, frame, age_max_ns)
             alone.batches()
-            _decode_frame(rows, frame)
+            _decode_frame(rows, frame, age_max_ns)
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             rows.rollback(mark)
             rows.bury(Place.of(frame), Fault(f"The decoder failed: {type(error).__name__}: {error}", frame.body))

@@ -23,7 +23,7 @@ def add_log(rows: Rows, place: Place, origin: Row, record: LogRecord) -> None:
     body = text(value_of(record.body)) if record.HasField("body") else None
     time = moment("The log's time", record.time_unix_nano)
     observed = moment("The log's observed time", record.observed_time_unix_nano)
-    start = time or observed or place.frame.received_ns
+    start = place.began(time or observed)
     name = record.event_name or body or UNNAMED
     level = record.severity_number if 1 <= record.severity_number <= 24 else None
     traced = record.trace_id and record.trace_id != NO_TRACE

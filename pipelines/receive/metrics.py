@@ -36,7 +36,7 @@ def add_point(rows: Rows, place: Place, origin: Row, metric: Metric, point: Data
     assert kind is not None, "a point has a metric of some kind"
     data = getattr(metric, kind)
     values = values_of(point.attributes)
-    recorded = moment("The data point's time", point.time_unix_nano) or place.frame.received_ns
+    recorded = place.began(moment("The data point's time", point.time_unix_nano))
     start = moment("The data point's start", point.start_time_unix_nano)
     row = place.row(origin)
     row |= {

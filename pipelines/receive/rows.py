@@ -106,13 +106,25 @@ class Place:
     created_at: int
     """Time of receipt in microseconds since the Unix epoch."""
     day: date
+    oldest_ns: int = 0
+    """The earliest time a record may have."""
     made: int = 0
     """Rows of the frame that were given an id made here."""
 
     @classmethod
-    def of(cls, frame: Frame) -> "Place":
-        """The place of a frame's records."""
-        return cls(frame, frame.received_ns // NS_PER_US, at(frame.received_ns).date())
+    def of(cls, frame: Frame, age_max_ns: int = 0) -> "Place":
+        """The place of a frame's records, which may be of any age unless it is bounded."""
+        oldest_ns = frame.received_ns - age_max_ns if age_max_ns else 0
+        return cls(frame, frame.received_ns // NS_PER_US, at(frame.received_ns).date(), oldest_ns)
+
+    def began(self, unix_nano: int) -> int:
+        """The time a record began, or else was received. Raises Undecodable when that is too long ago."""
+        began = unix_nano or self.frame.received_ns
+        if began < self.oldest_ns:
+            raise Undecodable(
+                f"The record is of {at(began).isoformat()}, older than the setting record_age_max_s allows"
+            )
+        return began
 
     def row(self, origin: Mapping[str, object]) -> Row:
         """A new row with project, time of receipt and origin."""

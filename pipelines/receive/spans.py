@@ -52,7 +52,7 @@ def _span_row(place: Place, origin: Row, span: Span, values: Values) -> Row:
     own_id = span_id("span id", span.span_id)
     if own_id is None:
         raise Undecodable("The span has no span id")
-    start = moment("The span's start", span.start_time_unix_nano) or place.frame.received_ns
+    start = place.began(moment("The span's start", span.start_time_unix_nano))
     end = moment("The span's end", span.end_time_unix_nano) or start
     kind = values.get("logfire.span_type")
     kind = kind if isinstance(kind, str) and kind in KINDS else "span"

@@ -296,6 +296,19 @@ def test_a_long_name_is_cut_at_a_character_and_said_so() -> None:
     assert (attributes["k"], attributes["logfire.truncated"]) == (2**60, ["span_name", "gen_ai_request_model"])
 
 
+@pytest.mark.parametrize("signal", list(Signal))
+def test_records_of_any_age_are_taken_unless_a_setting_bounds_it(signal: Signal) -> None:
+    day_ns = 86_400_000_000_000
+    body = REQUESTS[signal][0](1, 3, at_ns=RECEIVED_NS - 400 * day_ns)
+    table = "metrics" if signal is Signal.METRICS else "records"
+    assert len(rows(decode([frame(body, signal)]), table)) == 3
+    assert len(rows(decode([frame(body, signal)], age_max_ns=401 * day_ns), table)) == 3
+    bounded = decode([frame(body, signal)], age_max_ns=day_ns)
+    assert rows(bounded, table) == []
+    assert len(rows(bounded, "dead_letters")) == 3
+    assert "record_age_max_s" in rows(bounded, "dead_letters")[0]["reason"]
+
+
 REQUESTS = {
     Signal.TRACES: (trace_request, ExportTraceServiceRequest),
     Signal.LOGS: (log_request, ExportLogsServiceRequest),
