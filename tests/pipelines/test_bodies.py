@@ -1,8 +1,10 @@
 """Bodies: decompressed within a limit, whatever they swell to."""
 
+import contextlib
 import gzip
 import zlib
 
+import psutil
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -42,6 +44,31 @@ def test_a_bomb_is_refused_before_it_takes_memory(coding: Coding) -> None:
     with pytest.raises(TooLarge):
         decompress(coding, bomb, bytes_max=1 << 20, claim=claimed.append)
     assert sum(claimed) <= (1 << 20) + PIECE_BYTES_MAX
+
+
+@pytest.mark.parametrize("coding", [Coding.GZIP, Coding.DEFLATE, Coding.ZSTD])
+def test_memory_stays_flat_while_a_bomb_swells(coding: Coding) -> None:
+    bomb = PACK[coding][0](bytes(200_000_000))
+    process = psutil.Process()
+    before, seen = process.memory_info().rss, list[int]()
+
+    def look(_: int) -> None:
+        seen.append(process.memory_info().rss)
+
+    with pytest.raises(TooLarge):
+        decompress(coding, bomb, bytes_max=8 << 20, claim=look)
+    assert len(seen) >= 8
+    assert max(seen) - before < 40 << 20
+
+
+@given(st.sampled_from([Coding.GZIP, Coding.DEFLATE, Coding.ZSTD]), st.data())
+def test_a_damaged_stream_gives_a_body_or_a_refusal(coding: Coding, data: st.DataObject) -> None:
+    packed = bytearray(PACK[coding][0](bytes(3_000) + bytes(range(256))))
+    for place in data.draw(st.lists(st.integers(0, len(packed) - 1), max_size=4)):
+        packed[place] ^= data.draw(st.integers(0, 255))
+    wire = bytes(packed[: data.draw(st.integers(0, len(packed)))])
+    with contextlib.suppress(Malformed, TooLarge):
+        assert len(decompress(coding, wire, bytes_max=10_000, claim=free)) <= 10_000
 
 
 def test_claims_may_stop_the_work() -> None:
