@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.schema import TABLES, Table
-from query.tables import VALUE_COLUMNS
+from query import evaluations, metrics
 from server.settings import Settings
 
 DOCS = Path(__file__).parent
@@ -40,12 +40,12 @@ def tables_text() -> str:
     lines = [
         "# Tables",
         "",
-        "Made from the code by `python -m docs.render`. In SQL there are `records`, `records_all` (records and",
-        "pending_spans together) and `metrics`; the lake holds all four. Times are in UTC,",
-        "microseconds; `…_unix_nano` are exact.",
+        "Made from the code by `python -m docs.render`. In [SQL](sql.md) there are `records`, `records_all` (records",
+        "and pending_spans together), `metrics` and `evaluations`; the lake holds all but the last, which is read from",
+        "`records`. Times are in UTC, microseconds; `…_unix_nano` are exact.",
         "",
         "In SQL `metrics` has one column more: `value`, a struct of "
-        + ", ".join(f"`{name}`" for name in VALUE_COLUMNS)
+        + ", ".join(f"`{field.name}`" for field in metrics.VALUE)
         + ".",
     ]
     for table in TABLES:
@@ -55,6 +55,11 @@ def tables_text() -> str:
             continue
         lines += ["| column | type | null | |", "|---|---|---|---|"]
         lines += [f"| {row} |" for row in _columns(table)]
+    lines += ["", "## evaluations", "", "Results of online evaluators, read from `records`.", ""]
+    lines += ["| column | type | null | |", "|---|---|---|---|"]
+    for field in evaluations.SCHEMA:
+        null = "yes" if field.nullable else ""
+        lines.append(f"| `{field.name}` | {field.type} | {null} | {evaluations.DESCRIPTIONS[field.name]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -27,9 +27,9 @@ from flight.messages import (
     unwrap,
     wrap,
 )
-from query.dialect import tokenize
 from query.engine import Engine
 from query.statements import Rows, Statement
+from query.tokens import tokenize
 from storage.keys import Keys
 
 ACTIONS = {

@@ -16,11 +16,11 @@ from typing import TypeVar
 import pyarrow as pa
 
 from core.errors import StatementLimit, TailraceError, Unavailable
-from query.dialect import names, tokenize
 from query.pool import Pool, Worker
 from query.settings import QuerySettings
 from query.statements import Rows, Statement, Task
 from query.tables import SOURCES, visible_schema
+from query.tokens import names, tokenize
 from storage.snapshots import Snapshots
 
 TRIES = 2

@@ -1,78 +1,34 @@
-"""The SQL functions that DataFusion lacks: looking into JSON text.
+"""The SQL functions that DataFusion lacks, made known to a session: JSON text, levels, metrics.
 
-`json_get` answers with JSON text, `json_get_text` with the value as text (a string without its quotes); a JSON
-null, a missing key, and text that is not JSON are NULL. A key is a member's name in an object; in an array a key
-that is a whole number is an index, from 0, or from the end when negative (as in PostgreSQL's `#>`).
+Each is a table of names in the module that owns the noun; this is where they meet.
 """
 
-from collections.abc import Callable
-
-import orjson
 import pyarrow as pa
 from datafusion import SessionContext, udf
 
-Spell = Callable[[object], str | None]
+from core.levels import level_name, level_number
+from query import json_text, metrics
 
 
 def register(context: SessionContext) -> None:
     """Make the functions known to a session."""
-    for name, function in (("json_get", json_get), ("json_get_text", json_get_text)):
-        context.register_udf(udf(function, [pa.string_view(), pa.string()], pa.string(), "immutable", name))
+    for function in (*json_text.functions(), *metrics.scalar_functions(), LEVEL_NUM, LEVEL_NAME):
+        context.register_udf(function)
+    for aggregate in metrics.aggregate_functions():
+        context.register_udaf(aggregate)
 
 
-def json_get(documents: pa.Array, keys: pa.Array) -> pa.Array:
-    """The JSON text of each document's member; `documents` and `keys` are text of equal length."""
-    return _members(documents, keys, _as_json)
+def _level_num(names: pa.Array) -> pa.Array:
+    known = {name: level_number(name) for name in names.unique().to_pylist() if name is not None}
+    return pa.array([known.get(name) for name in names.to_pylist()], pa.int32())
 
 
-def json_get_text(documents: pa.Array, keys: pa.Array) -> pa.Array:
-    """The same as text."""
-    return _members(documents, keys, _as_text)
+def _level_name(numbers: pa.Array) -> pa.Array:
+    known = {number: level_name(number) for number in numbers.unique().to_pylist() if number is not None}
+    return pa.array([known.get(number) for number in numbers.to_pylist()], pa.string())
 
 
-def _members(documents: pa.Array, keys: pa.Array, spell: Spell) -> pa.Array:
-    names = keys.unique().to_pylist()
-    if len(names) == 1:
-        name = names[0]
-        rows = [None] * len(documents) if name is None else _of_one_name(documents.to_pylist(), name, spell)
-    else:
-        pairs = zip(documents.to_pylist(), keys.to_pylist(), strict=True)
-        rows = [None if text is None or name is None else spell(_member(text, name)) for text, name in pairs]
-    return pa.array(rows, pa.string())
-
-
-def _of_one_name(texts: list[str | None], name: str, spell: Spell) -> list[str | None]:
-    if _index(name) is not None:
-        return [None if text is None else spell(_member(text, name)) for text in texts]
-    # parsing costs three times as much as looking whether the name is there; an escape may hide it
-    quoted = orjson.dumps(name).decode() if name.isascii() else ""
-    return [
-        spell(_member(text, name)) if text is not None and (quoted in text or "\\" in text) else None for text in texts
-    ]
-
-
-def _member(text: str, name: str) -> object:
-    try:
-        value = orjson.loads(text)
-    except ValueError:
-        return None
-    if isinstance(value, dict):
-        return value.get(name)
-    index = _index(name)
-    if isinstance(value, list) and index is not None and -len(value) <= index < len(value):
-        return value[index]
-    return None
-
-
-def _index(name: str) -> int | None:
-    """The whole number that a key spells, unless it has more digits than any array has elements."""
-    digits = name.removeprefix("-")
-    return int(name) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
-
-
-def _as_json(value: object) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
-
-
-def _as_text(value: object) -> str | None:
-    return value if isinstance(value, str) else _as_json(value)
+LEVEL_NUM = udf(_level_num, [pa.string()], pa.int32(), "immutable", "level_num")
+"""The severity number of a level's name."""
+LEVEL_NAME = udf(_level_name, [pa.int64()], pa.string(), "immutable", "level_name")
+"""The name of a severity number."""

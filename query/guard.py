@@ -11,7 +11,7 @@ import pyarrow as pa
 from datafusion import SQLOptions
 
 from core.errors import BadQuery
-from query.dialect import Token
+from query.tokens import Token, place
 
 STATEMENT_BYTES_MAX = 1 << 20
 """UTF-8 bytes of a statement's text; a longer one is refused."""
@@ -90,5 +90,5 @@ def redact_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _at(sql: str, token: Token, message: str) -> BadQuery:
-    before = sql[: token.start]
-    return BadQuery(message, line=before.count("\n") + 1, column=token.start - (before.rfind("\n") + 1) + 1)
+    line, column = place(sql, token.start)
+    return BadQuery(message, line=line, column=column)

@@ -5,36 +5,28 @@ on its timeout, and when its reader has gone. Making a context costs 0.2 ms, so 
 """
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, RuntimeEnvBuilder, SessionConfig, SessionContext
 
-from core.errors import BadQuery, StatementLimit, TailraceError
+from core.errors import StatementLimit, TailraceError
 from query import functions, tables
-from query.dialect import Rewritten, Token, names, rewrite, tokenize
+from query.diagnostics import bad_query
+from query.dialect import rewrite, spelled
 from query.guard import CLOSED, REPORTING, check, redact, redact_batch
 from query.settings import QuerySettings
 from query.statements import Statement, Task
+from query.tokens import Token, names, tokenize
 
 POLL_S = 0.05
 """How often a running statement is asked whether its reader is still there."""
 PARTITIONS = 2
 """Threads one statement may keep busy."""
-_LOCATION = re.compile(r"(?: at)? Line: (\d+), Column: (\d+)")
-_UNKNOWN_FIELD = re.compile(
-    r"No field named (?P<name>\S+)\.(?:\s+Did you mean '[^']*'\?\.?)?\s+Valid fields are (?P<fields>.*)$", re.DOTALL
-)
-_PREFIX = re.compile(
-    r"^(?:DataFusion error: |SQL error: |Error during planning: |Schema error: |Arrow error: |Execution error: |"
-    r"This feature is not implemented: |ParserError\(\"|Optimizer rule '\w+' failed\s+caused by\s+)+"
-)
 
 
 class Session:
@@ -51,11 +43,11 @@ class Session:
         try:
             context = _context(statement, tokens, settings, spill_directory)
             tables.register(context, task, names(tokens))
-            self._frame = self._plan(context, statement)
+            self._frame = self._planned(context, statement, tokens)
             planned = self._frame.schema()
         except BaseException as error:  # noqa: BLE001  # a panic of the engine is no Exception
             raise self._translated(error) from None
-        self.schema = pa.schema([_sent(field) for field in planned])
+        self.schema = pa.schema([_sent(field).with_name(spelled(field.name)) for field in planned])
         """What clients are given: as planned, text as plain utf8."""
 
     def rows(self, loop: asyncio.AbstractEventLoop, gone: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
@@ -81,7 +73,7 @@ class Session:
                 sent_bytes += batch.nbytes
                 if sent_bytes > self._settings.result_bytes_max:
                     raise StatementLimit(f"The result is larger than {self._settings.result_bytes_max} bytes")
-                plain = batch.cast(self.schema)
+                plain = batch.rename_columns(self.schema.names).cast(self.schema)
                 yield redact_batch(plain) if self._reports else plain
         except GeneratorExit:
             raise
@@ -90,6 +82,17 @@ class Session:
         finally:
             if waiting is not None:
                 waiting.cancel()
+
+    def _planned(self, context: SessionContext, statement: Statement, tokens: list[Token]) -> DataFrame:
+        """The plan; promoted columns are left out when it cannot be made with them: `attributes` may be another's."""
+        try:
+            return self._plan(context, statement)
+        except Exception:
+            plain = rewrite(tokens, promote=False)
+            if plain.text == self._rewritten.text:
+                raise
+            self._rewritten = plain
+            return self._plan(context, statement)
 
     def _plan(self, context: SessionContext, statement: Statement) -> DataFrame:
         parameters = statement.parameters
@@ -111,23 +114,7 @@ class Session:
                 f"The statement needs more than {self._settings.statement_memory_bytes >> 20} MiB of memory;"
                 " read fewer rows or columns"
             )
-        return _bad_query(text, self._rewritten)
-
-
-def _bad_query(text: str, rewritten: Rewritten) -> BadQuery:
-    place = _LOCATION.search(text)
-    line, column = rewritten.locate(int(place[1]), int(place[2])) if place else (None, None)
-    message = _PREFIX.sub("", _LOCATION.sub("", text)).removesuffix('")').strip()
-    if unknown := _UNKNOWN_FIELD.search(message):
-        message = _nearest(message[: unknown.start()], unknown["name"], unknown["fields"])
-    return BadQuery(message or "The engine could not run this statement", line=line, column=column)
-
-
-def _nearest(message: str, name: str, fields: str) -> str:
-    """The message with the nearest of sixty fields instead of all."""
-    known = {field.rpartition(".")[2].strip('". ') for field in fields.split(",")}
-    found = get_close_matches(name.rpartition(".")[2].strip('"'), known, n=1)
-    return f"{message}No field named {name}" + (f"; did you mean {found[0]}?" if found else "")
+        return bad_query(text, self._rewritten, tables.SOURCES)
 
 
 def _context(

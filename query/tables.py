@@ -1,4 +1,4 @@
-"""The tables a statement sees: `records`, `records_all` and `metrics`, made of one project's files.
+"""The tables a statement sees, made of one project's files: `records`, `records_all`, `metrics`, `evaluations`.
 
 In:  a directory of Parquet files for each lake table (storage/snapshots.py).   Out: views in a session. What bounds the
 statement (times, environments) is part of the views, so that no text can reach around it.
@@ -12,6 +12,7 @@ from datafusion import DataFrame, Expr, SessionContext, col, lit
 from datafusion import functions as f
 
 from core.schema import METRICS, PENDING_SPANS, RECORDS, TIMESTAMP, Table
+from query import evaluations, metrics
 from query.statements import Statement, Task
 
 CATALOG = "tailrace"
@@ -20,23 +21,21 @@ SOURCES: Mapping[str, tuple[Table, ...]] = {
     "records": (RECORDS,),
     "records_all": (RECORDS, PENDING_SPANS),
     "metrics": (METRICS,),
+    "evaluations": (RECORDS,),
 }
 """The tables of SQL, and the lake tables each is the union of."""
 ASKING = frozenset({"information_schema", "show", "describe", "desc"})
 """Words of a statement that may speak of tables it does not name."""
-VALUE_COLUMNS = tuple(
-    name for name in METRICS.schema.names if name.startswith(("scalar_", "histogram_", "exp_histogram_", "summary_"))
-)
-"""What the struct `value` of `metrics` holds, so that one argument names a whole data point."""
 
 
 def visible_schema(name: str) -> pa.Schema:
     """The Arrow schema of a table of SQL, as clients see it."""
+    if name == "evaluations":
+        return evaluations.SCHEMA
     schema = SOURCES[name][0].schema
     if name != "metrics":
         return schema
-    first = schema.get_field_index(VALUE_COLUMNS[0])
-    return schema.insert(first, pa.field("value", pa.struct([schema.field(part) for part in VALUE_COLUMNS])))
+    return schema.insert(schema.get_field_index(metrics.KEPT[0]), pa.field("value", metrics.VALUE))
 
 
 def register(context: SessionContext, task: Task, words: frozenset[str]) -> None:
@@ -53,6 +52,8 @@ def register(context: SessionContext, task: Task, words: frozenset[str]) -> None
         whole = frames[0]
         for frame in frames[1:]:
             whole = whole.union(frame)
+        if name == "evaluations":
+            whole = evaluations.of_records(whole)
         context.register_view(name, whole.select(*_columns(name, statement.project_id)))
 
 
@@ -80,8 +81,8 @@ def _columns(name: str, project_id: str) -> list[Expr]:
     for field in visible_schema(name):
         if field.name == "project_id":
             columns.append(lit(project_id).alias("project_id"))
-        elif field.name == "value":
-            columns.append(f.named_struct([(part, col(part)) for part in VALUE_COLUMNS]).alias("value"))
+        elif field.type == metrics.VALUE:
+            columns.append(metrics.value_column())
         else:
             columns.append(col(field.name))
     return columns

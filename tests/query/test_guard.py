@@ -3,8 +3,8 @@
 import pytest
 
 from core.errors import BadQuery
-from query.dialect import tokenize
 from query.guard import STATEMENT_BYTES_MAX, check, redact
+from query.tokens import tokenize
 
 
 def checked(sql: str) -> str:

@@ -1,0 +1,184 @@
+"""JSON text: what its members are, as SQL functions named as in datafusion-functions-json, which Logfire has.
+
+In:  documents, and for each a key: a member's name in an object, a whole number in an array (from 0, or from the end
+when negative, as in PostgreSQL's `#>`).   Out: the members. A JSON null, a missing key, and text that is not JSON are
+NULL, and so is a member of another kind than the function's.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import orjson
+import pyarrow as pa
+from datafusion import ScalarUDF, udf
+
+ABSENT = object()
+"""What a key finds where there is nothing; a JSON null is None."""
+
+
+def functions() -> list[ScalarUDF]:
+    """All of them, for a session."""
+    made = [
+        udf(partial(_found, convert, kind), [pa.string_view(), pa.string()], kind, "immutable", name)
+        for name, (convert, kind) in GETTERS.items()
+    ]
+    made += [
+        udf(partial(_whole, convert, kind), [pa.string_view()], kind, "immutable", name)
+        for name, (convert, kind) in WHOLES.items()
+    ]
+    return [*made, udf(members_of, [pa.string_view(), pa.string()], pa.string(), "immutable", "json_members")]
+
+
+def get(name: str, documents: pa.Array, keys: pa.Array) -> pa.Array:
+    """What the function of that name says of documents and keys of equal length."""
+    return _found(*GETTERS[name], documents, keys)
+
+
+def members_of(documents: pa.Array, prefixes: pa.Array) -> pa.Array:
+    """The members whose names begin with a prefix, as a JSON object under the rest of their names."""
+    pairs = zip(documents.to_pylist(), prefixes.to_pylist(), strict=True)
+    return pa.array(
+        [None if text is None or prefix is None else _members_of(text, prefix) for text, prefix in pairs], pa.string()
+    )
+
+
+def as_json(value: object) -> str | None:
+    """A value as JSON text."""
+    return None if value is None or value is ABSENT else orjson.dumps(value).decode()
+
+
+def as_text(value: object) -> str | None:
+    """A string as it is, anything else as JSON text."""
+    return value if isinstance(value, str) else as_json(value)
+
+
+def as_string(value: object) -> str | None:
+    """A string."""
+    return value if isinstance(value, str) else None
+
+
+def as_int(value: object) -> int | None:
+    """A number to the nearest whole one, also when it is spelled in a string; NULL beyond 64 bits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if -(2**63) <= value < 2**63 else None
+    number = as_float(value)
+    if number is None or not math.isfinite(number) or abs(number) >= 2**63:
+        return None
+    return as_int(int(value)) if isinstance(value, str) and _is_whole(value) else round(number)
+
+
+def as_float(value: object) -> float | None:
+    """A number, also when it is spelled in a string; `NaN` and `Infinity` are spelled so in attributes."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def as_bool(value: object) -> bool | None:
+    """True or false."""
+    return value if isinstance(value, bool) else None
+
+
+def as_array(value: object) -> list[str | None] | None:
+    """The elements of an array, each as JSON text."""
+    return [as_json(item) for item in value] if isinstance(value, list) else None
+
+
+def length(value: object) -> int | None:
+    """How many elements an array or members an object has."""
+    return len(value) if isinstance(value, (list, dict)) else None
+
+
+def object_keys(value: object) -> list[str] | None:
+    """The names of an object's members, in order."""
+    return list(value) if isinstance(value, dict) else None
+
+
+def is_there(value: object) -> bool:
+    """Whether the key found anything, a null too."""
+    return value is not ABSENT
+
+
+Convert = Callable[[object], object]
+GETTERS: Mapping[str, tuple[Convert, pa.DataType]] = {
+    "json_get": (as_json, pa.string()),
+    "json_get_json": (as_json, pa.string()),
+    "json_as_text": (as_text, pa.string()),
+    "json_get_str": (as_string, pa.string()),
+    "json_get_int": (as_int, pa.int64()),
+    "json_get_float": (as_float, pa.float64()),
+    "json_get_bool": (as_bool, pa.bool_()),
+    "json_get_array": (as_array, pa.list_(pa.string())),
+    "json_contains": (is_there, pa.bool_()),
+}
+"""Functions of a document and a key."""
+WHOLES: Mapping[str, tuple[Convert, pa.DataType]] = {
+    "json_length": (length, pa.int64()),
+    "json_object_keys": (object_keys, pa.list_(pa.string())),
+}
+"""Functions of a document."""
+
+
+def _found(convert: Convert, kind: pa.DataType, documents: pa.Array, keys: pa.Array) -> pa.Array:
+    names = keys.unique().to_pylist()
+    nothing = convert(ABSENT)
+    if len(names) == 1 and names[0] is not None and _index(names[0]) is None:
+        rows = _of_one_name(documents.to_pylist(), names[0], convert, nothing)
+    else:
+        pairs = zip(documents.to_pylist(), keys.to_pylist(), strict=True)
+        rows = [None if text is None or name is None else convert(_member(text, name)) for text, name in pairs]
+    return pa.array(rows, kind)
+
+
+def _whole(convert: Convert, kind: pa.DataType, documents: pa.Array) -> pa.Array:
+    return pa.array([None if text is None else convert(_value(text)) for text in documents.to_pylist()], kind)
+
+
+def _of_one_name(texts: list[str | None], name: str, convert: Convert, nothing: object) -> list[object]:
+    # parsing costs three times as much as looking whether the name is there; an escape may hide it
+    quoted = orjson.dumps(name).decode() if name.isascii() else ""
+    return [
+        None if text is None
+        else convert(_member(text, name)) if quoted in text or "\\" in text
+        else nothing
+        for text in texts
+    ]  # fmt: skip
+
+
+def _members_of(text: str, prefix: str) -> str | None:
+    value = _value(text)
+    if not isinstance(value, dict):
+        return None
+    kept = {name.removeprefix(prefix): member for name, member in value.items() if name.startswith(prefix)}
+    return orjson.dumps(kept).decode()
+
+
+def _value(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return ABSENT
+
+
+def _member(text: str, name: str) -> object:
+    value = _value(text)
+    if isinstance(value, dict):
+        return value.get(name, ABSENT)
+    index = _index(name)
+    if isinstance(value, list) and index is not None and -len(value) <= index < len(value):
+        return value[index]
+    return ABSENT
+
+
+def _index(name: str) -> int | None:
+    """The whole number that a key spells, unless it has more digits than any array has elements."""
+    return int(name) if _is_whole(name) and len(name) < 19 else None
+
+
+def _is_whole(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit()

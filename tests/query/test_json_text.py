@@ -1,0 +1,74 @@
+"""Looking into JSON text: the same as Python's json says."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from query.json_text import get, members_of
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["", "a", "b", "0", "1", "-1", "é", '"', "\\"])
+
+
+def member(document: object, key: str) -> object:
+    if isinstance(document, dict):
+        return document.get(key)
+    if isinstance(document, list) and key.lstrip("-").isdigit() and -len(document) <= int(key) < len(document):
+        return document[int(key)]
+    return None
+
+
+@given(st.lists(st.tuples(st.one_of(JSON, st.dictionaries(KEYS, JSON, max_size=4)), KEYS), max_size=5))
+def test_members_are_those_of_the_document(pairs: list[tuple[object, str]]) -> None:
+    texts = pa.array([json.dumps(document) for document, _ in pairs], pa.string_view())
+    keys = pa.array([key for _, key in pairs], pa.string())
+    expected = [member(document, key) for document, key in pairs]
+    found = [None if text is None else json.loads(text) for text in get("json_get", texts, keys).to_pylist()]
+    assert found == expected
+    as_text = get("json_as_text", texts, keys).to_pylist()
+    for value, text in zip(expected, as_text, strict=True):
+        assert text == value if isinstance(value, str) or value is None else json.loads(str(text)) == value
+
+
+def test_what_is_not_json_has_no_members() -> None:
+    texts = pa.array(["{", "", None, '{"a": 1}'], pa.string_view())
+    assert get("json_get", texts, pa.array(["a"] * 4)).to_pylist() == [None, None, None, "1"]
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("json_get_str", [None, None, "2.6", "x", None, None, None]),
+        ("json_get_int", [1, 2, 3, None, None, None, None]),
+        ("json_get_float", [1.0, 2.4, 2.6, None, None, None, None]),
+        ("json_get_bool", [None, None, None, None, True, None, None]),
+        ("json_get_array", [None, None, None, None, None, ["1", '"b"'], None]),
+        ("json_contains", [True, True, True, True, True, True, True]),
+    ],
+)
+def test_members_of_another_kind_are_null(function: str, expected: list[object]) -> None:
+    values: list[object] = [1, 2.4, "2.6", "x", True, [1, "b"], None]
+    texts = pa.array([json.dumps({"k": value}) for value in values], pa.string_view())
+    assert get(function, texts, pa.array(["k"] * len(values))).to_pylist() == expected
+    nothing = pa.array(["{}"], pa.string_view())
+    assert get(function, nothing, pa.array(["k"])).to_pylist() == [False if function == "json_contains" else None]
+
+
+@given(st.one_of(st.integers(), st.floats(), st.text(max_size=30)))
+def test_any_number_has_a_whole_one_or_none(value: object) -> None:
+    text = pa.array([json.dumps({"k": value})], pa.string_view())
+    found = get("json_get_int", text, pa.array(["k"])).to_pylist()[0]
+    if isinstance(value, int):
+        assert found == (value if -(2**63) <= value < 2**63 else None) or abs(value) >= 2**63
+
+
+def test_members_are_gathered_by_prefix() -> None:
+    texts = pa.array(['{"v.a": 1, "v.b": "x", "w": 2}', "[]", None], pa.string_view())
+    assert members_of(texts, pa.array(["v."] * 3)).to_pylist() == ['{"a":1,"b":"x"}', None, None]
