@@ -172,6 +172,46 @@ DEAD_LETTER_COLUMNS = (
 )  # fmt: skip
 
 
+EVALUATION_COLUMNS = (
+    _required("start_timestamp", TIMESTAMP, "Time of the result."),
+    _required("created_at", TIMESTAMP, "Time of receipt."),
+    _required("project_id", TEXT, "The project's UUID."),
+    _required("service_name", TEXT, "Resource `service.name`."),
+    _optional("deployment_environment", TEXT, "Resource `deployment.environment.name`."),
+    _required("trace_id", TEXT, "Trace of the call that was evaluated."),
+    _optional("span_id", TEXT, "Span of the call that was evaluated."),
+    _optional("target", TEXT, "What was evaluated: an agent's or a function's name."),
+    _optional("name", TEXT, "Name of the result; of the evaluator when it failed."),
+    _optional("version", TEXT, "Version of the evaluator; null when it has none."),
+    _required(
+        "kind", TEXT,
+        "`assertion` (passed or not), `score` (a number), `label` (a text) or `error` (the evaluator failed).",
+    ),
+    _optional("value", pa.float64(), "The number; 1 and 0 for an assertion."),
+    _optional("label", TEXT, "The text; `pass` or `fail` for an assertion."),
+    _optional("passed", pa.bool_(), "Whether an assertion passed; null for other kinds."),
+    _optional("explanation", TEXT, "The evaluator's reason; for an error its message."),
+    _optional("error_type", TEXT, "Type of the exception, for an error."),
+    _optional("evaluator_source", TEXT, "The evaluator with its arguments, JSON."),
+    _optional("agent_name", TEXT, "Agent whose run it was."),
+    _optional("conversation_id", TEXT, "Conversation it was in."),
+    _optional(
+        "variables", TEXT,
+        "Managed variables of the call, JSON object: `name` is the label served, `name.version` its version.",
+    ),
+    _optional("attributes", TEXT, "All attributes, JSON object."),
+)  # fmt: skip
+
+VALUE_PARTS = tuple(
+    column for column in METRIC_COLUMNS
+    if column.name.startswith(("scalar_", "histogram_", "exp_histogram_", "summary_"))
+    or column.name in {"aggregation_temporality", "is_monotonic", "start_timestamp", "recorded_timestamp"}
+)  # fmt: skip
+"""Columns of `metrics` that `value` holds under their own names."""
+VALUE = pa.struct([*((column.name, column.type) for column in VALUE_PARTS), ("series", TEXT)])
+"""The type of `value`: a whole data point, so that one argument names it. `series` is an md5 of what identifies it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One Delta table of the lake."""
@@ -210,6 +250,22 @@ DEAD_LETTERS = Table("dead_letters", "What was accepted but could not be decoded
 
 TABLES = (RECORDS, PENDING_SPANS, METRICS, DEAD_LETTERS)
 """Every table, the leader of an epoch first."""
+
+_RECORDS_ALL = Table(
+    "records_all", "Final records together with the spans that have started.", RECORD_COLUMNS, "start_timestamp"
+)
+_VALUE_AT = next(place for place, column in enumerate(METRIC_COLUMNS) if column.name == "scalar_value")
+_VALUE_COLUMN = _optional("value", VALUE, "The whole data point, which the metric functions take.")
+_METRICS = Table(
+    "metrics", METRICS.description,
+    (*METRIC_COLUMNS[:_VALUE_AT], _VALUE_COLUMN, *METRIC_COLUMNS[_VALUE_AT:]),
+    METRICS.time_column,
+)  # fmt: skip
+EVALUATIONS = Table(
+    "evaluations", "Results of online evaluators, read from records.", EVALUATION_COLUMNS, "start_timestamp"
+)
+VIEWS = {table.name: table for table in (RECORDS, _RECORDS_ALL, _METRICS, EVALUATIONS)}
+"""The tables of SQL, with the columns clients see."""
 
 PROMOTED = {c.attribute: c for c in RECORD_COLUMNS if c.attribute}
 """The record columns that are promoted from attributes, by the attributes they come from."""

@@ -11,8 +11,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from core.schema import TABLES, Table
-from query import evaluations, metrics
+from core.schema import EVALUATIONS, TABLES, VALUE, Table
 from server.settings import Settings
 
 DOCS = Path(__file__).parent
@@ -45,21 +44,16 @@ def tables_text() -> str:
         "`records`. Times are in UTC, microseconds; `…_unix_nano` are exact.",
         "",
         "In SQL `metrics` has one column more: `value`, a struct of "
-        + ", ".join(f"`{field.name}`" for field in metrics.VALUE)
+        + ", ".join(f"`{field.name}`" for field in VALUE)
         + ".",
     ]
-    for table in TABLES:
+    for table in (*TABLES, EVALUATIONS):
         lines += ["", f"## {table.name}", "", table.description, ""]
         if table.name == "pending_spans":
             lines.append("The columns are those of `records`.")
             continue
         lines += ["| column | type | null | |", "|---|---|---|---|"]
         lines += [f"| {row} |" for row in _columns(table)]
-    lines += ["", "## evaluations", "", "Results of online evaluators, read from `records`.", ""]
-    lines += ["| column | type | null | |", "|---|---|---|---|"]
-    for field in evaluations.SCHEMA:
-        null = "yes" if field.nullable else ""
-        lines.append(f"| `{field.name}` | {field.type} | {null} | {evaluations.DESCRIPTIONS[field.name]} |")
     return "\n".join(lines) + "\n"
 
 

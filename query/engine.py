@@ -16,10 +16,11 @@ from typing import TypeVar
 import pyarrow as pa
 
 from core.errors import StatementLimit, TailraceError, Unavailable
+from core.schema import VIEWS
 from query.pool import Pool, Worker
 from query.settings import QuerySettings
 from query.statements import Rows, Statement, Task
-from query.tables import SOURCES, visible_schema
+from query.tables import SOURCES
 from query.tokens import names, tokenize
 from storage.snapshots import Snapshots
 
@@ -71,7 +72,7 @@ class Engine:
 
     def tables(self) -> Mapping[str, pa.Schema]:
         """The tables there are, with the columns clients see."""
-        return {name: visible_schema(name) for name in SOURCES}
+        return {name: view.schema for name, view in VIEWS.items()}
 
     def state(self) -> str:
         """`ready`, `degraded` or `down`: how many workers there are to work."""

@@ -16,31 +16,16 @@ from datafusion import Accumulator, AggregateUDF, Expr, ScalarUDF, col, lit, uda
 from datafusion import functions as f
 
 from core.metrics import Explicit, Exponential, Point, increase, merge, quantile, rate
-from core.schema import METRICS, TIMESTAMP
+from core.schema import TIMESTAMP, VALUE, VALUE_PARTS
 
-KEPT = tuple(
-    name for name in METRICS.schema.names if name.startswith(("scalar_", "histogram_", "exp_histogram_", "summary_"))
-)
-"""Columns of `metrics` that `value` holds under their own names."""
-VALUE = pa.struct([
-    *(METRICS.schema.field(name).with_nullable(True) for name in KEPT),
-    pa.field("aggregation_temporality", pa.string()),
-    pa.field("is_monotonic", pa.bool_()),
-    pa.field("start_timestamp", TIMESTAMP),
-    pa.field("recorded_timestamp", TIMESTAMP),
-    pa.field("series", pa.string()),
-])  # fmt: skip
-"""The type of `value`: a whole data point, so that one argument names it. `series` is an md5 of what identifies it."""
 SERIES = ("metric_name", "service_name", "otel_scope_name", "otel_resource_attributes", "attributes")
 
 
 def value_column() -> Expr:
     """`value`, made of the columns of `metrics`."""
-    parts: list[tuple[str, Expr]] = [(field.name, col(field.name)) for field in VALUE][:-1]
+    parts = [(part.name, col(part.name).cast(part.type)) for part in VALUE_PARTS]
     series = f.md5(f.concat_ws("\n", *(f.coalesce(col(name), lit("")) for name in SERIES)))
-    return f.named_struct([
-        *((name, part.cast(VALUE.field(name).type)) for name, part in parts), ("series", series.cast(pa.string())),
-    ]).alias("value")  # fmt: skip
+    return f.named_struct([*parts, ("series", series.cast(pa.string()))]).alias("value")
 
 
 def scalar_functions() -> list[ScalarUDF]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext, col, lit
 from datafusion import functions as f
 
-from core.schema import METRICS, PENDING_SPANS, RECORDS, TIMESTAMP, Table
+from core.schema import METRICS, PENDING_SPANS, RECORDS, TIMESTAMP, VALUE, VIEWS, Table
 from query import evaluations, metrics
 from query.statements import Statement, Task
 
@@ -26,16 +26,6 @@ SOURCES: Mapping[str, tuple[Table, ...]] = {
 """The tables of SQL, and the lake tables each is the union of."""
 ASKING = frozenset({"information_schema", "show", "describe", "desc"})
 """Words of a statement that may speak of tables it does not name."""
-
-
-def visible_schema(name: str) -> pa.Schema:
-    """The Arrow schema of a table of SQL, as clients see it."""
-    if name == "evaluations":
-        return evaluations.SCHEMA
-    schema = SOURCES[name][0].schema
-    if name != "metrics":
-        return schema
-    return schema.insert(schema.get_field_index(metrics.KEPT[0]), pa.field("value", metrics.VALUE))
 
 
 def register(context: SessionContext, task: Task, words: frozenset[str]) -> None:
@@ -78,10 +68,10 @@ def _viewed(field: pa.Field) -> pa.Field:
 
 def _columns(name: str, project_id: str) -> list[Expr]:
     columns: list[Expr] = []
-    for field in visible_schema(name):
+    for field in VIEWS[name].schema:
         if field.name == "project_id":
             columns.append(lit(project_id).alias("project_id"))
-        elif field.type == metrics.VALUE:
+        elif field.type == VALUE:
             columns.append(metrics.value_column())
         else:
             columns.append(col(field.name))

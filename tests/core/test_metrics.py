@@ -66,7 +66,7 @@ def test_the_quantile_of_explicit_histograms_is_in_the_right_bucket(values: list
     assert found <= edges[place + 1] * (1 + 1e-9)
 
 
-@given(OBSERVED, OBSERVED, st.integers(-2, 6), st.integers(-2, 6))
+@given(OBSERVED, OBSERVED, st.integers(-2, 5), st.integers(-2, 5))
 def test_merged_exponential_histograms_count_the_same(a: list[float], b: list[float], s: int, t: int) -> None:
     merged = merge([exponential(a, s), exponential(b, t)])
     assert merged is not None

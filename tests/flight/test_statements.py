@@ -13,13 +13,13 @@ from adbc_driver_manager import Error as AdbcError
 
 from core.clock import SystemClock
 from core.projects import DEFAULT_PROJECT_ID
-from core.schema import RECORDS
+from core.schema import RECORDS, VIEWS
 from flight.messages import CommandGetSqlInfo, CommandStatementUpdate, TicketStatementQuery, wrap
 from flight.server import open_flight
 from query.engine import open_engine
 from query.settings import QuerySettings
 from query.statements import Statement
-from query.tables import SOURCES, visible_schema
+from query.tables import SOURCES
 from query.transport import QueryClient
 from storage.feed import announce_commit
 from storage.keys import open_keys
@@ -97,8 +97,8 @@ def test_the_catalog_lists_the_tables_with_their_columns(connection: flightsql.C
     assert {table["table_name"] for table in tables} == set(SOURCES)
     for table in tables:
         names = [column["column_name"] for column in table["table_columns"]]
-        assert names == visible_schema(table["table_name"]).names
-    assert connection.adbc_get_table_schema("metrics") == visible_schema("metrics")
+        assert names == VIEWS[table["table_name"]].schema.names
+    assert connection.adbc_get_table_schema("metrics") == VIEWS["metrics"].schema
     assert connection.adbc_get_table_types() == ["VIEW"]
     filtered = connection.adbc_get_objects(depth="tables", table_name_filter="records%").read_all().to_pylist()
     names = {table["table_name"] for table in filtered[0]["catalog_db_schemas"][0]["db_schema_tables"]}
