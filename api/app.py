@@ -12,6 +12,7 @@ from api.health import Health
 from api.page import page_routes
 from api.projects import project_routes
 from api.query import Engine, query_routes
+from api.schemas import schema_routes
 from core.errors import TailraceError
 from storage.keys import Keys
 
@@ -31,6 +32,7 @@ def create_app(keys: Keys, engine: Engine, health: Callable[[], Health], *, otlp
 
     app.include_router(project_routes(access))
     app.include_router(query_routes(access, engine))
+    app.include_router(schema_routes(access))
     app.include_router(page_routes(otlp_http_port))
     app.add_exception_handler(TailraceError, plain_error)
     return app

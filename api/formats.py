@@ -1,11 +1,9 @@
-"""Rows as an HTTP body: JSON by row or by column, CSV, or an Arrow stream (contract §3.1).
+"""Rows as JSON and as CSV's cells (contract §3.1).
 
-In:  an Arrow table.   Out: bytes. A field's type is written as arrow-rs does, which Logfire's clients expect.
+In:  Arrow data.   Out: JSON text, or values. A field's type is written as arrow-rs does, as Logfire's clients expect.
 """
 
-import csv
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -20,6 +18,7 @@ JSON_COLUMNS = frozenset({
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 CSV = "text/csv"
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
 
 _NAMES: Mapping[pa.DataType, str] = {
     pa.null(): "Null", pa.bool_(): "Boolean",
@@ -50,43 +49,49 @@ def data_type(kind: pa.DataType) -> Any:
     return _NAMES.get(kind, str(kind))
 
 
-def rows_json(table: pa.Table, extra: Mapping[str, object]) -> bytes:
+def schema_json(schema: pa.Schema) -> dict[str, Any]:
+    """A schema as arrow-rs writes it."""
+    return {"fields": [_field(field) for field in schema], "metadata": {}}
+
+
+def rows_json(table: pa.Table, *, schema: bool = True, extra: Mapping[str, object]) -> bytes:
     """`{"schema": …, "data": [row, …]}`: every row has every column."""
-    schema = {"fields": [_field(field) for field in table.schema], "metadata": {}}
-    return _dumps({"schema": schema, "data": _rows(table), **extra})
+    about = {"schema": schema_json(table.schema)} if schema else {}
+    return dumps({**about, "data": batch_rows(table), **extra})
 
 
 def old_rows_json(table: pa.Table) -> bytes:
     """`{"columns": …, "rows": [row, …]}`, as the older endpoint answers with `json_rows`."""
-    return _dumps({"columns": _columns(table), "rows": _rows(table)})
+    return dumps({"columns": _columns(table), "rows": batch_rows(table)})
 
 
 def columns_json(table: pa.Table) -> bytes:
     """`{"columns": [{…, "values": […]}, …]}`, as the older endpoint answers."""
-    rows = _rows(table)
+    rows = batch_rows(table)
     names = table.schema.names
     columns = [
         {**about, "values": [row[name] for row in rows]} for about, name in zip(_columns(table), names, strict=True)
     ]
-    return _dumps({"columns": columns})
+    return dumps({"columns": columns})
 
 
-def csv_text(table: pa.Table) -> bytes:
-    """A header and the rows; null is empty, lists and structs are JSON text."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(table.schema.names)
-    columns = [_timestamps(column) or column.to_pylist() for column in table.columns]
-    writer.writerows([_cell(value) for value in row] for row in zip(*columns, strict=True))
-    return sink.getvalue().encode()
+def batch_rows(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as JSON shows them."""
+    names = rows.schema.names
+    columns = [_values(field, column) for field, column in zip(rows.schema, rows.columns, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def arrow_stream(table: pa.Table) -> bytes:
-    """An Arrow IPC stream; without rows it still has its schema."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue().to_pybytes()
+def cells(batch: pa.RecordBatch) -> Iterator[list[object]]:
+    """Rows as CSV shows them."""
+    columns = [_timestamps(column) or column.to_pylist() for column in batch.columns]
+    for row in zip(*columns, strict=True):
+        yield [_cell(value) for value in row]
+
+
+def dumps(value: object) -> bytes:
+    """JSON text of what Arrow's values are in Python."""
+    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z)
 
 
 def _field(field: pa.Field) -> dict[str, Any]:
@@ -100,20 +105,14 @@ def _columns(table: pa.Table) -> list[dict[str, Any]]:
     return [{"name": f.name, "nullable": f.nullable, "datatype": data_type(f.type)} for f in table.schema]
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    names = table.schema.names
-    columns = [_values(field, column) for field, column in zip(table.schema, table.columns, strict=True)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _values(field: pa.Field, column: pa.ChunkedArray) -> list[Any]:
+def _values(field: pa.Field, column: pa.ChunkedArray | pa.Array) -> list[Any]:
     values = _timestamps(column) or column.to_pylist()
     if field.name in JSON_COLUMNS and field.type == pa.string():
         return [None if value is None else _parsed(value) for value in values]
     return values
 
 
-def _timestamps(column: pa.ChunkedArray) -> list[Any] | None:
+def _timestamps(column: pa.ChunkedArray | pa.Array) -> list[Any] | None:
     """A column of timestamps as ISO 8601 to the microsecond; None when it is none."""
     if not pa.types.is_timestamp(column.type):
         return None
@@ -134,12 +133,8 @@ def _parsed(text: str) -> object:
 def _cell(value: Any) -> object:
     """A value as CSV shows it."""
     if isinstance(value, (bool, list, dict)):
-        return _dumps(value).decode()
+        return dumps(value).decode()
     return value.hex() if isinstance(value, bytes) else value
-
-
-def _dumps(value: object) -> bytes:
-    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z)
 
 
 _SPELLINGS: Mapping[type, Callable[[Any], object]] = {bytes: bytes.hex}

@@ -17,14 +17,24 @@ def project_routes(access: Access) -> APIRouter:
         return {"project_name": project.name, "project_url": project_url(request, project)}
 
     @router.get("/v1/read-token-info")
-    def read_token_info(request: Request) -> dict[str, str | None]:
-        """The project of a read token."""
+    def read_token_info(request: Request) -> dict[str, object]:
+        """The project of a read token. Nothing is sold here: plans and caps are what Logfire's have none of."""
         project = access.project(request, TokenKind.READ)
+        token = access.token(request)
         return {
             "organization_name": project.organization,
+            "organization_id": project.organization,
             "project_name": project.name,
             "project_id": project.id,
             "project_url": project_url(request, project),
+            "token_id": token and token.id,
+            "expires_at": token and token.expires_at,
+            "owner_user_id": None,
+            "organization_subscription_plan": None,
+            "organization_analytics_enabled": False,
+            "spending_cap_reached_at": None,
+            "billing_cycle_start": None,
+            "billing_cycle_end": None,
         }
 
     return router

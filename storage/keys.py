@@ -86,6 +86,11 @@ class Keys:
         """The id of the project this token may query."""
         return self.project_for(token, TokenKind.READ).id
 
+    def known(self, token: str | None) -> Token | None:
+        """What is known of a token; None without one, or when the server is open to who has none."""
+        key = self._key(token)
+        return None if key is None else key.token
+
     def renew(self) -> None:
         """Look at the ledger's revision, and copy the ledger if it has changed; the errors of the ledger."""
         with self._lock:

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import zstandard
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from api import query
 from api.app import create_app
 from api.health import Health
 from core.clock import SystemClock
@@ -37,12 +41,24 @@ class Engine:
     def __init__(self) -> None:
         self.asked: list[Statement] = []
         self.answer: pa.Table | TailraceError = TABLE
+        self.fails: TailraceError | None = None
+        """What breaks the rows off."""
+        self.plans = self.measured = TABLE.slice(0, 0)
 
     def run(self, statement: Statement) -> Rows:
         self.asked.append(statement)
         if isinstance(self.answer, TailraceError):
             raise self.answer
-        return Rows(self.answer.schema, iter(self.answer.to_batches()), lambda: None)
+        answer = self.answer
+        if statement.sql.startswith("EXPLAIN"):
+            answer = self.measured if "ANALYZE" in statement.sql else self.plans
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from answer.to_batches()
+            if self.fails:
+                raise self.fails
+
+        return Rows(answer.schema, batches(), lambda: None)
 
 
 @pytest.fixture
@@ -93,6 +109,94 @@ def test_arrow_and_csv_by_accept(client: TestClient, engine: Engine) -> None:
     assert len(client.post("/v2/query", json=asked, headers={"accept": "text/csv"}).text.splitlines()) == 1
     empty = client.post("/v2/query", json=asked, headers={"accept": "application/vnd.apache.arrow.stream"})
     assert pa.ipc.open_stream(empty.content).read_all().schema == TABLE.schema
+
+
+def test_json_lines_have_schema_rows_and_end(client: TestClient, engine: Engine) -> None:
+    accept = {"accept": "application/x-ndjson"}
+    lines = [json.loads(line) for line in client.post("/v2/query", json={"sql": "x"}, headers=accept).text.splitlines()]
+    assert [line["type"] for line in lines] == ["schema", "data", "end"]
+    assert (lines[1]["rows"][0]["kind"], lines[2]["row_count"], lines[2]["truncated"]) == ("log", 2, False)
+    assert engine.asked[0].row_limit == query.HTTP_ROWS_MAX + 1
+    engine.fails = StatementLimit("too long")
+    lines = [json.loads(line) for line in client.post("/v2/query", json={"sql": "x"}, headers=accept).text.splitlines()]
+    assert lines[-1] == {"type": "error", "message": "too long"}
+
+
+def test_what_is_cut_off_ends_with_a_mark(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "HTTP_ROWS_MAX", 1)
+
+    def answer(media_type: str, **asked: object) -> bytes:
+        return client.post("/v2/query", json={"sql": "x", **asked}, headers={"accept": media_type}).content
+
+    assert answer("text/csv").splitlines()[2:] == [b"# truncated after 1 rows"]
+    with pa.ipc.open_stream(answer("application/vnd.apache.arrow.stream")) as stream:
+        read = [stream.read_next_batch_with_custom_metadata() for _ in range(2)]
+    assert [(each.batch.num_rows, each.custom_metadata) for each in read] == [(1, None), (0, {b"truncated": b"1"})]
+    assert json.loads(answer("application/x-ndjson").splitlines()[-1])["truncated"]
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/csv"])
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_answers_are_compressed_for_who_can_read_it(
+    client: TestClient, engine: Engine, coding: str, media_type: str
+) -> None:
+    engine.answer = pa.concat_tables([TABLE] * 50)
+    plain = client.post("/v2/query", json={"sql": "x"}, headers={"accept": media_type, "accept-encoding": "identity"})
+    packed = client.post("/v2/query", json={"sql": "x"}, headers={"accept": media_type, "accept-encoding": coding})
+    assert (plain.headers.get("content-encoding"), packed.headers["content-encoding"]) == (None, coding)
+    content = packed.content
+    if content.startswith(b"\x28\xb5\x2f\xfd"):  # not every httpx reads zstd
+        content = b"".join(zstandard.ZstdDecompressor().read_to_iter(content))
+    assert content == plain.content
+    assert "accept-encoding" in packed.headers["vary"]
+    refused = client.post("/v2/query", json={"sql": "x"}, headers={"accept-encoding": "gzip;q=0, br"})
+    assert "content-encoding" not in refused.headers
+
+
+def test_plans_come_with_what_the_steps_took(client: TestClient, engine: Engine) -> None:
+    engine.plans = pa.table({"plan_type": ["logical_plan", "physical_plan"], "plan": ["a", "b"]})
+    engine.measured = pa.table({"plan_type": ["Plan with Metrics"], "plan": ["c"]})
+    answer = client.post("/v2/query", json={"sql": "x", "explain": True, "include_schema": False}).json()
+    assert "schema" not in answer
+    assert [answer[name] for name in ("logical_plan", "physical_plan", "physical_plan_with_metrics")] == ["a", "b", "c"]
+
+
+def test_a_client_that_leaves_ends_its_statement(ledger: str) -> None:
+    closed, began = threading.Event(), threading.Event()
+
+    class Endless:
+        def run(self, statement: Statement) -> Rows:
+            def batches() -> Iterator[pa.RecordBatch]:
+                began.set()
+                assert closed.wait(20)
+                raise Unavailable("cancelled")
+                yield
+
+            return Rows(TABLE.schema, batches(), closed.set)
+
+    async def leave(app: FastAPI) -> None:
+        body = json.dumps({"sql": "x"}).encode()
+        messages: list[dict[str, object]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, object]:
+            if messages:
+                return messages.pop()
+            await asyncio.to_thread(began.wait, 20)
+            return {"type": "http.disconnect"}
+
+        async def send(message: object) -> None:
+            raise AssertionError(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/v2/query", "raw_path": b"/v2/query", "query_string": b"",
+            "headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1), "scheme": "http",
+            "server": ("127.0.0.1", 8000), "http_version": "1.1", "asgi": {"version": "3.0"}, "root_path": "",
+        }  # fmt: skip
+        await app(scope, receive, send)  # pyright: ignore[reportArgumentType]  # plain dictionaries are messages
+
+    with open_keys(ledger, open_to_all=True, operator_token=None, clock=SystemClock()) as keys:
+        asyncio.run(leave(create_app(keys, Endless(), lambda: WELL, otlp_http_port=4318)))
+    assert closed.is_set()
 
 
 def test_the_older_endpoint_answers_by_column_or_by_row(client: TestClient) -> None:
@@ -179,7 +283,9 @@ def test_tokens_are_looked_at_when_they_are_required(engine: Engine, ledger: str
         assert client.get("/v1/info", headers=write).json() == {
             "project_name": "shop", "project_url": "http://127.0.0.1:8000/local/shop",
         }  # fmt: skip
-        assert client.get("/v1/read-token-info", headers=read).json()["organization_name"] == "local"
+        info = client.get("/v1/read-token-info", headers=read).json()
+        assert (info["organization_name"], info["project_name"], info["expires_at"]) == ("local", "shop", None)
+        assert info["token_id"]
 
 
 def test_health_names_the_part_that_does_not_work(engine: Engine, ledger: str) -> None:
