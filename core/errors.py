@@ -78,6 +78,10 @@ class StatementLimit(Refused):
     """The statement used more time, memory or output than its limit."""
 
 
+class Cancelled(Refused):
+    """The statement was cancelled."""
+
+
 class Overloaded(Unavailable):
     """Too much work is waiting; try again shortly."""
 

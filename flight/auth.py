@@ -12,8 +12,9 @@ from contextlib import contextmanager
 
 import pyarrow.flight as pf
 
-from core.errors import BadQuery, Forbidden, TailraceError, Unauthenticated, Unavailable
-from core.projects import Project, TokenKind, bearer
+from core.errors import BadQuery, Cancelled, Forbidden, TailraceError, Unauthenticated, Unavailable
+from core.projects import Project, TokenKind, bearer, hash_token
+from flight.sessions import COOKIE, cookie_of, new_cookie
 from storage.keys import Keys
 
 PROJECT_HEADER = "tailrace-project"
@@ -26,13 +27,17 @@ _log = logging.getLogger(__name__)
 class Caller(pf.ServerMiddleware):
     """Who makes this call."""
 
-    def __init__(self, project: Project, answer: str | None) -> None:
+    def __init__(self, project: Project, credentials: str, session: str, answer: dict[str, str]) -> None:
         self.project = project
+        self.owner = f"{project.id} {credentials}"
+        """Who may use what this call makes: the project with these credentials, of which this is a digest."""
+        self.session = f"{self.owner} {session}"
+        """Names the session; good with these credentials alone."""
         self._answer = answer
 
     def sending_headers(self) -> dict[str, list[str] | list[bytes]]:
-        """The header to bear from now on, after Basic."""
-        return {} if self._answer is None else {"authorization": [self._answer]}
+        """The token to bear from now on, after Basic; the cookie of a session that begins."""
+        return {name: [value] for name, value in self._answer.items()}
 
 
 class Gate(pf.ServerMiddlewareFactory):
@@ -49,7 +54,12 @@ class Gate(pf.ServerMiddlewareFactory):
             basic = _basic(authorization)
             token = bearer(authorization) if basic is None else basic
             project = self._keys.project_for(token, TokenKind.READ, project_name=values.get(PROJECT_HEADER))
-        return Caller(project, None if basic is None else f"Bearer {basic or 'local'}")
+        cookie = cookie_of(values.get("cookie"))
+        answer = {} if basic is None else {"authorization": f"Bearer {basic or 'local'}"}
+        if cookie is None and info.method == pf.FlightMethod.DO_ACTION:
+            cookie = new_cookie()
+            answer["set-cookie"] = f"{COOKIE}={cookie}"
+        return Caller(project, hash_token(token or ""), cookie or "", answer)
 
 
 class Handshake(pf.ServerAuthHandler):
@@ -63,11 +73,11 @@ class Handshake(pf.ServerAuthHandler):
         return b""
 
 
-def project_of(context: pf.ServerCallContext) -> str:
-    """The id of the project a call is about."""
+def caller_of(context: pf.ServerCallContext) -> Caller:
+    """Who makes a call."""
     caller = context.get_middleware(KEY)
     assert isinstance(caller, Caller)
-    return caller.project.id
+    return caller
 
 
 @contextmanager
@@ -90,6 +100,8 @@ def to_flight(error: Exception) -> pf.FlightError:
             return pf.FlightUnauthenticatedError(error.message)
         case Forbidden():
             return pf.FlightUnauthorizedError(error.message)
+        case Cancelled():
+            return pf.FlightCancelledError(error.message)
         case Unavailable():
             return pf.FlightUnavailableError(error.message)
         case TailraceError():

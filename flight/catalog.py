@@ -89,7 +89,26 @@ _XDBC_TYPES = pa.schema(
     ]
 )
 
-_INFO: Mapping[int, str | bool | int] = {
+NULLABLE = 1
+SEARCHABLE = 3  # in every kind of predicate
+_SQL_TYPES: Sequence[tuple[str, int, int, str | None, bool | None, int | None, int | None]] = (
+    ("BIGINT", -5, 64, None, False, None, 2),
+    ("BOOLEAN", -7, 1, None, None, None, None),
+    ("BYTEA", -3, 2_147_483_647, "'", None, None, None),
+    ("DATE", 91, 10, "'", None, 1, None),
+    ("DOUBLE PRECISION", 8, 53, None, False, None, 2),
+    ("INTEGER", 4, 32, None, False, None, 2),
+    ("INTERVAL", 10, 49, "'", None, None, None),
+    ("NUMERIC", 2, 76, None, False, None, 10),
+    ("REAL", 7, 24, None, False, None, 2),
+    ("SMALLINT", 5, 16, None, False, None, 2),
+    ("TEXT", 12, 2_147_483_647, "'", None, None, None),
+    ("TIME", 92, 15, "'", None, 2, None),
+    ("TIMESTAMP WITH TIME ZONE", 93, 32, "'", None, 3, None),
+)
+"""Types of SQL: name, XDBC number, size (digits, bits or characters), quote, unsigned, date-time code, radix."""
+
+_INFO: Mapping[int, str | bool | int | tuple[str, ...]] = {
     0: "Tailrace",
     1: version("tailrace-server"),
     2: pa.__version__,  # version of the Arrow format library
@@ -97,7 +116,24 @@ _INFO: Mapping[int, str | bool | int] = {
     4: True,  # SQL is understood
     5: False,  # Substrait is not
     8: 0,  # no transactions
+    9: True,  # statements can be cancelled
+    10: False,  # no bulk ingestion
+    11: False,  # nor in transactions
+    100: 0,  # timeouts are settings of the server
+    101: 0,
+    500: False,  # no DDL of catalogs,
+    501: False,  # schemas
+    502: False,  # and tables
+    503: 3,  # names without quotes are folded to lower case
     504: '"',  # quotes an identifier
+    505: 1,  # names in quotes keep their case
+    506: True,  # every table can be read
+    507: 0,  # nulls sort high
+    508: ("DISTINCT ON", "FILTER", "ILIKE", "QUALIFY", "WITHIN GROUP"),  # words beyond SQL:2003
+    509: ("abs", "ceil", "exp", "floor", "ln", "log", "pow", "round", "sqrt", "trunc"),
+    510: ("concat", "left", "length", "lower", "regexp_replace", "replace", "split_part", "substr", "trim", "upper"),
+    511: ("current_date", "now"),
+    512: ("date_bin", "date_part", "date_trunc", "time_bucket", "to_timestamp"),
 }
 """Facts by the specification's SqlInfo numbers."""
 _INFO_TYPE = pa.dense_union(
@@ -110,7 +146,7 @@ _INFO_TYPE = pa.dense_union(
         pa.field("int32_to_int32_list_map", pa.map_(pa.int32(), pa.list_(pa.int32()))),
     ]
 )
-_INFO_CHILDREN = {str: 0, bool: 1, int: 3}
+_INFO_CHILDREN = {str: 0, bool: 1, int: 3, tuple: 4}
 
 
 def describe(command: Command, tables: Mapping[str, pa.Schema]) -> pa.Table | None:
@@ -129,8 +165,8 @@ def describe(command: Command, tables: Mapping[str, pa.Schema]) -> pa.Table | No
             return _PRIMARY_KEYS.empty_table()
         case CommandGetExportedKeys() | CommandGetImportedKeys() | CommandGetCrossReference():
             return _FOREIGN_KEYS.empty_table()
-        case CommandGetXdbcTypeInfo():
-            return _XDBC_TYPES.empty_table()
+        case CommandGetXdbcTypeInfo(number):
+            return _types(number)
         case CommandGetSqlInfo(numbers):
             return _info(numbers)
         case _:
@@ -142,6 +178,17 @@ def _table(schema: pa.Schema, *rows: Sequence[object]) -> pa.Table:
     return pa.Table.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
+
+
+def _types(number: int | None) -> pa.Table:
+    """The SQL types, or the one with an XDBC number."""
+    rows = [
+        (name, code, size, quote, quote, None, NULLABLE, bool(quote), SEARCHABLE, unsigned, False, False, name, None,
+         None, code, subcode, radix, None)
+        for name, code, size, quote, unsigned, subcode, radix in _SQL_TYPES
+        if number is None or number == code
+    ]  # fmt: skip
+    return _table(_XDBC_TYPES, *rows)
 
 
 def _tables(command: CommandGetTables, tables: Mapping[str, pa.Schema]) -> pa.Table:
@@ -168,7 +215,7 @@ def _like(pattern: str | None, name: str) -> bool:
 
 def _info(numbers: tuple[int, ...]) -> pa.Table:
     chosen = [number for number in (numbers or sorted(_INFO)) if number in _INFO]
-    children: list[list[str | bool | int]] = [[] for _ in range(_INFO_TYPE.num_fields)]
+    children: list[list[object]] = [[] for _ in range(_INFO_TYPE.num_fields)]
     types, offsets = list[int](), list[int]()
     for number in chosen:
         value = _INFO[number]

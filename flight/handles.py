@@ -1,7 +1,7 @@
 """Handles: names that clients hold for statements, until they close them or let them lie too long.
 
-In:  a statement.   Out: an opaque name that only the same project may use, and only for a while: clients forget to
-close, and may never fetch what they asked for.
+In:  a statement.   Out: an opaque name that only who made it may use, and only for a while: clients forget to close,
+and may never fetch what they asked for.
 """
 
 import secrets
@@ -27,6 +27,8 @@ class Prepared:
     """What a handle stands for."""
 
     statement: Statement
+    owner: str
+    """Who may use it."""
     schema: pa.Schema | None
     """The schema of its rows; None when it takes parameters and cannot be planned without."""
 
@@ -47,28 +49,28 @@ class Handles:
             self._sweep()
         return handle
 
-    def get(self, handle: bytes, project_id: str) -> Prepared:
-        """What a handle of this project stands for; NotFound when it is unknown, expired or another's."""
+    def get(self, handle: bytes, owner: str) -> Prepared:
+        """What a handle of this owner stands for; NotFound when it is unknown, expired or another's."""
         with self._lock:
             self._sweep()
             found = self._kept.get(handle)
-            if found is None or found[1].statement.project_id != project_id:
+            if found is None or found[1].owner != owner:
                 raise NotFound("The statement handle is not known or has expired; prepare the statement again")
             self._kept[handle] = (self._monotonic(), found[1])
             self._kept.move_to_end(handle)
             return found[1]
 
     def replace(self, handle: bytes, prepared: Prepared) -> None:
-        """Let a handle stand for something else of the same project: the statement with its parameters."""
-        self.get(handle, prepared.statement.project_id)
+        """Let a handle stand for something else of the same owner: the statement with its parameters."""
+        self.get(handle, prepared.owner)
         with self._lock:
             self._kept[handle] = (self._monotonic(), prepared)
 
-    def remove(self, handle: bytes, project_id: str) -> None:
+    def remove(self, handle: bytes, owner: str) -> None:
         """Forget a handle; one that is not there is fine."""
         with self._lock:
             found = self._kept.get(handle)
-            if found is not None and found[1].statement.project_id == project_id:
+            if found is not None and found[1].owner == owner:
                 del self._kept[handle]
 
     def _sweep(self) -> None:

@@ -5,7 +5,7 @@ only ever refused (updates, ingest, Substrait) has its name and no fields.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias, get_args
+from typing import Annotated, TypeAlias, TypeVar, get_args
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
@@ -175,6 +175,20 @@ class ActionClosePreparedStatementRequest:
     prepared_statement_handle: Annotated[bytes, 1] = b""
 
 
+@dataclass(frozen=True, slots=True)
+class ActionCancelQueryRequest:
+    """Cancel a statement; `info` is the serialized FlightInfo of its rows. Superseded by CancelFlightInfo."""
+
+    info: Annotated[bytes, 1] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionCancelQueryResult:
+    """Whether it was cancelled: CANCELLED, or NOT_CANCELLABLE."""
+
+    result: Annotated[int, 1] = 0
+
+
 # ── messages that are not wrapped ───────────────────────────────────────────────────────────────────────
 
 
@@ -184,6 +198,101 @@ class DoPutPreparedStatementResult:
 
     prepared_statement_handle: Annotated[bytes, 1] = b""
 
+
+@dataclass(frozen=True, slots=True)
+class CancelFlightInfoRequest:
+    """Cancel a statement; `info` is the FlightInfo of its rows."""
+
+    info: Annotated[bytes, 1] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFlightInfoResult:
+    """Whether it was cancelled: CANCELLED, or NOT_CANCELLABLE."""
+
+    status: Annotated[int, 1] = 0
+
+
+CANCELLED = 1
+NOT_CANCELLABLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RenewFlightEndpointRequest:
+    """Keep an endpoint good for longer; it is a FlightEndpoint."""
+
+    endpoint: Annotated[bytes, 1] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptionValue:
+    """An option's value; other types than text are none here."""
+
+    string_value: Annotated[str | None, 1] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOption:
+    """An entry of a map of options."""
+
+    key: Annotated[str, 1] = ""
+    value: Annotated[SessionOptionValue | None, 2] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetSessionOptionsRequest:
+    """Set options of the session."""
+
+    session_options: Annotated[tuple[SessionOption, ...], 1] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptionError:
+    """What is wrong with an option: INVALID_NAME or INVALID_VALUE."""
+
+    value: Annotated[int, 1] = 0
+
+
+INVALID_NAME = 1
+INVALID_VALUE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptionFault:
+    """An entry of a map of errors by option."""
+
+    key: Annotated[str, 1] = ""
+    value: Annotated[SessionOptionError | None, 2] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetSessionOptionsResult:
+    """The options that could not be set."""
+
+    errors: Annotated[tuple[SessionOptionFault, ...], 1] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GetSessionOptionsResult:
+    """The options of the session."""
+
+    session_options: Annotated[tuple[SessionOption, ...], 1] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSessionResult:
+    """CLOSED."""
+
+    status: Annotated[int, 1] = 0
+
+
+CLOSED = 1
+
+_PLAIN = (
+    DoPutPreparedStatementResult, CancelFlightInfoRequest, CancelFlightInfoResult, RenewFlightEndpointRequest,
+    SessionOptionValue, SessionOption, SetSessionOptionsRequest, SessionOptionError, SessionOptionFault,
+    SetSessionOptionsResult, GetSessionOptionsResult, CloseSessionResult,
+)  # fmt: skip
 
 Command: TypeAlias = (
     CommandStatementQuery
@@ -205,10 +314,15 @@ Command: TypeAlias = (
     | CommandStatementSubstraitPlan
 )
 ActionMessage: TypeAlias = (
-    ActionCreatePreparedStatementRequest | ActionCreatePreparedStatementResult | ActionClosePreparedStatementRequest
+    ActionCreatePreparedStatementRequest
+    | ActionCreatePreparedStatementResult
+    | ActionClosePreparedStatementRequest
+    | ActionCancelQueryRequest
+    | ActionCancelQueryResult
 )
+_Message = TypeVar("_Message")
 _WRAPPED: dict[str, type] = {kind.__name__: kind for alias in (Command, ActionMessage) for kind in get_args(alias)}
-_CODEC = Codec(PACKAGE, (*_WRAPPED.values(), DoPutPreparedStatementResult))
+_CODEC = Codec(PACKAGE, (*_WRAPPED.values(), *_PLAIN))
 
 
 def unwrap(data: bytes) -> Command | ActionMessage:
@@ -227,6 +341,11 @@ def unwrap(data: bytes) -> Command | ActionMessage:
 def wrap(message: Command | ActionMessage) -> bytes:
     """A message as a serialized Any."""
     return AnyMessage(type_url=TYPE_URL + type(message).__name__, value=_CODEC.encode(message)).SerializeToString()
+
+
+def decode(kind: type[_Message], data: bytes) -> _Message:
+    """Read one message without a wrapper; Malformed when it is none of that kind."""
+    return _CODEC.decode(kind, data)
 
 
 def encode(message: object) -> bytes:

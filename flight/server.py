@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from core.errors import Refused
 from flight.inner import Inner
+from flight.settings import FlightSettings
 from flight.statements import FlightSql
 from query.engine import Engine
 from query.transport import StatementServer
@@ -15,12 +16,15 @@ from storage.keys import Keys
 
 
 @contextmanager
-def open_flight(engine: Engine, keys: Keys, *, host: str, port: int, inner_socket: Path) -> Generator[int]:
+def open_flight(
+    engine: Engine, keys: Keys, settings: FlightSettings, *, address: tuple[str, int], inner_socket: Path
+) -> Generator[int]:
     """Keep both doors open until the block ends; gives the public port. Raises Refused when it cannot be bound."""
+    host, port = address
     name = f"[{host}]" if ":" in host else host
     with StatementServer(inner_socket, Inner(engine)):
         try:
-            server = FlightSql(engine, keys, f"grpc://{name}:{port}")
+            server = FlightSql(engine, keys, f"{settings.scheme}://{name}:{port}", settings)
         except (OSError, pa.ArrowException) as error:
             raise Refused(f"{host}:{port} cannot be bound for Flight SQL: {error}") from error
         with server:

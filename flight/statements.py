@@ -5,28 +5,39 @@ are fetched, so a ticket that is never used costs nothing; everything is read-on
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.flight as pf
 
+from core.clock import NS_PER_US, SystemClock
 from core.errors import BadQuery, Malformed, NotFound, Refused
-from flight.auth import KEY, Gate, Handshake, flight_errors, project_of
+from flight import actions
+from flight.actions import Running
+from flight.auth import KEY, Caller, Gate, Handshake, caller_of, flight_errors
 from flight.catalog import describe
-from flight.handles import Handles, Prepared
+from flight.handles import HANDLE_S_MAX, Handles, Prepared
 from flight.messages import (
+    ActionCancelQueryRequest,
+    ActionCancelQueryResult,
     ActionClosePreparedStatementRequest,
     ActionCreatePreparedStatementRequest,
     ActionCreatePreparedStatementResult,
+    CancelFlightInfoRequest,
+    CancelFlightInfoResult,
     Command,
     CommandPreparedStatementQuery,
     CommandStatementQuery,
     DoPutPreparedStatementResult,
     TicketStatementQuery,
+    decode,
     encode,
     unwrap,
     wrap,
 )
+from flight.sessions import TIME_ZONE, Sessions
+from flight.settings import FlightSettings
 from query.engine import Engine
 from query.statements import Rows, Statement
 from query.tokens import tokenize
@@ -35,17 +46,28 @@ from storage.keys import Keys
 ACTIONS = {
     "CreatePreparedStatement": "Prepare a SELECT statement.",
     "ClosePreparedStatement": "Forget a prepared statement.",
+    "CancelFlightInfo": "Cancel a statement.",
+    "CancelQuery": "Cancel a statement; superseded by CancelFlightInfo.",
+    "RenewFlightEndpoint": "Keep a ticket good for longer.",
+    "SetSessionOptions": "Set options of the session: time_zone, catalog, schema.",
+    "GetSessionOptions": "The options of the session.",
+    "CloseSession": "Forget the options of the session.",
 }
 SIZE_UNKNOWN = -1
+US_PER_S = 1_000_000
 
 
 class FlightSql(pf.FlightServerBase):
     """The public Flight SQL server."""
 
-    def __init__(self, engine: Engine, keys: Keys, location: str) -> None:
+    def __init__(self, engine: Engine, keys: Keys, location: str, settings: FlightSettings) -> None:
         self._engine = engine
         self._handles = Handles()
-        super().__init__(location, auth_handler=Handshake(), middleware={KEY: Gate(keys)})
+        self._sessions = Sessions()
+        self._running = Running()
+        super().__init__(
+            location, auth_handler=Handshake(), middleware={KEY: Gate(keys)}, **settings.tls_arguments()
+        )  # fmt: skip
 
     def get_flight_info(self, context: pf.ServerCallContext, descriptor: pf.FlightDescriptor) -> pf.FlightInfo:
         """The schema of a command's rows, and the ticket to fetch them."""
@@ -54,7 +76,7 @@ class FlightSql(pf.FlightServerBase):
             about = describe(command, self._engine.tables())
             if about is not None:
                 return _info(about.schema, descriptor, wrap(command))
-            prepared = self._prepared(command, project_of(context))
+            prepared = self._prepared(command, caller_of(context))
             if prepared.schema is None:
                 raise BadQuery("The statement takes parameters, and none were bound")
             return _info(prepared.schema, descriptor, wrap(TicketStatementQuery(self._handles.add(prepared))))
@@ -72,9 +94,13 @@ class FlightSql(pf.FlightServerBase):
                 return pf.RecordBatchStream(about)
             if not isinstance(command, TicketStatementQuery):
                 raise Malformed("This is not a ticket of this server")
-            prepared = self._handles.get(command.statement_handle, project_of(context))
-            rows = self._engine.run(prepared.statement, context.is_cancelled)
-            return pf.GeneratorStream(rows.schema, _batches(rows))
+            handle = command.statement_handle
+            prepared = self._handles.get(handle, caller_of(context).owner)
+            with ExitStack() as stack:
+                cancelled = stack.enter_context(self._running.enter(handle))
+                rows = self._engine.run(prepared.statement, lambda: cancelled.is_set() or context.is_cancelled())
+                stack.enter_context(rows)
+                return pf.GeneratorStream(rows.schema, _batches(rows, stack.pop_all()))
 
     def do_put(
         self, context: pf.ServerCallContext, descriptor: pf.FlightDescriptor, reader: pf.MetadataRecordBatchReader,
@@ -86,55 +112,80 @@ class FlightSql(pf.FlightServerBase):
             if not isinstance(command, CommandPreparedStatementQuery):
                 raise Refused("This server is read-only: telemetry comes in over OTLP")
             handle = command.prepared_statement_handle
-            prepared = self._handles.get(handle, project_of(context))
+            prepared = self._handles.get(handle, caller_of(context).owner)
             batches = reader.read_all().combine_chunks().to_batches()
             if sum(batch.num_rows for batch in batches) != 1:
                 raise Refused("A statement takes one row of parameters")
             statement = replace(prepared.statement, parameters=batches[0])
-            self._handles.replace(handle, Prepared(statement, self._engine.schema(statement)))
+            self._handles.replace(handle, replace(prepared, statement=statement, schema=self._engine.schema(statement)))
             writer.write(pa.py_buffer(encode(DoPutPreparedStatementResult(handle))))
 
     def do_action(self, context: pf.ServerCallContext, action: pf.Action) -> Iterator[bytes]:
-        """Prepare a statement, or forget it."""
+        """Whatever is in ACTIONS."""
         with flight_errors():
             if action.type not in ACTIONS:
-                raise NotFound(f"This server does not know the action {action.type!r}")
-            match unwrap(action.body.to_pybytes()):
-                case ActionCreatePreparedStatementRequest(query):
-                    return iter([self._prepare(query, project_of(context))])
-                case ActionClosePreparedStatementRequest(handle):
-                    self._handles.remove(handle, project_of(context))
-                    return iter([])
+                raise NotFound(f"This server does not know the action {action.type!r:.80}")
+            body, caller = action.body.to_pybytes(), caller_of(context)
+            match action.type:
+                case "CancelFlightInfo":
+                    info = decode(CancelFlightInfoRequest, body).info
+                    status = actions.cancel(info, self._handles, self._running, caller)
+                    return iter([encode(CancelFlightInfoResult(status))])
+                case "RenewFlightEndpoint":
+                    return iter([actions.renew(body, self._handles, caller)])
+                case "SetSessionOptions":
+                    return iter([actions.set_options(body, self._sessions, caller)])
+                case "GetSessionOptions":
+                    return iter([actions.get_options(self._sessions, caller)])
+                case "CloseSession":
+                    return iter([actions.close_session(self._sessions, caller)])
                 case _:
-                    raise Malformed(f"This is not the body of {action.type}")
+                    return iter(self._act(action.type, body, caller))
+
+    def _act(self, kind: str, body: bytes, caller: Caller) -> list[bytes]:
+        """The actions of Flight SQL, whose messages are wrapped."""
+        match unwrap(body):
+            case ActionCreatePreparedStatementRequest(query):
+                return [self._prepare(query, caller)]
+            case ActionClosePreparedStatementRequest(handle):
+                self._handles.remove(handle, caller.owner)
+                return []
+            case ActionCancelQueryRequest(info):
+                return [wrap(ActionCancelQueryResult(actions.cancel(info, self._handles, self._running, caller)))]
+            case _:
+                raise Malformed(f"This is not the body of {kind}")
 
     def list_actions(self, context: pf.ServerCallContext) -> list[tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]  # the stubs say Action, the library wants pairs
         """The actions of `do_action`."""
         return list(ACTIONS.items())
 
-    def _prepare(self, query: str, project_id: str) -> bytes:
-        prepared = self._planned(Statement(query, project_id))
+    def _prepare(self, query: str, caller: Caller) -> bytes:
+        prepared = self._planned(self._statement(query, caller), caller.owner)
         handle = self._handles.add(prepared)
         schema = b"" if prepared.schema is None else prepared.schema.serialize().to_pybytes()
         return wrap(ActionCreatePreparedStatementResult(handle, schema))
 
-    def _prepared(self, command: Command, project_id: str) -> Prepared:
+    def _prepared(self, command: Command, caller: Caller) -> Prepared:
         match command:
             case CommandStatementQuery(query):
-                statement = Statement(query, project_id)
-                return Prepared(statement, self._engine.schema(statement))
+                statement = self._statement(query, caller)
+                return Prepared(statement, caller.owner, self._engine.schema(statement))
             case CommandPreparedStatementQuery(handle):
-                return self._handles.get(handle, project_id)
+                return self._handles.get(handle, caller.owner)
             case _:
                 raise Refused("This server is read-only: only SELECT and the like are answered")
 
-    def _planned(self, statement: Statement) -> Prepared:
+    def _statement(self, query: str, caller: Caller) -> Statement:
+        options = self._sessions.options(caller.session)
+        return Statement(query, caller.project.id, time_zone=options.get(TIME_ZONE))
+
+    def _planned(self, statement: Statement, owner: str) -> Prepared:
         """The statement with its schema; without one when its parameters are needed to plan it."""
         try:
-            return Prepared(statement, self._engine.schema(statement))
+            return Prepared(statement, owner, self._engine.schema(statement))
         except BadQuery:
             if any(token.kind == "parameter" or token.text == "?" for token in tokenize(statement.sql)):
-                return Prepared(statement, None)
+                return Prepared(statement, owner, None)
             raise
 
 
@@ -149,10 +200,11 @@ def _command(data: bytes | None) -> Command:
 
 
 def _info(schema: pa.Schema, descriptor: pf.FlightDescriptor, ticket: bytes) -> pf.FlightInfo:
-    endpoint = pf.FlightEndpoint(pf.Ticket(ticket), [])  # no location: the server that was asked
+    expires = pa.scalar(SystemClock().now_ns() // NS_PER_US + int(HANDLE_S_MAX * US_PER_S), pa.timestamp("us"))
+    endpoint = pf.FlightEndpoint(pf.Ticket(ticket), [], expires)  # no location: the server that was asked
     return pf.FlightInfo(schema, descriptor, [endpoint], SIZE_UNKNOWN, SIZE_UNKNOWN)
 
 
-def _batches(rows: Rows) -> Iterator[pa.RecordBatch]:
-    with rows, flight_errors():
+def _batches(rows: Rows, held: ExitStack) -> Iterator[pa.RecordBatch]:
+    with held, flight_errors():
         yield from rows

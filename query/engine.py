@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from core.errors import StatementLimit, TailraceError, Unavailable
+from core.errors import Cancelled, StatementLimit, TailraceError, Unavailable
 from core.schema import VIEWS
 from query.pool import Pool, Worker
 from query.settings import QuerySettings
@@ -28,8 +28,10 @@ TRIES = 2
 """Workers a statement may end before it is held to be the cause."""
 KILL_GRACE_S = 2.0
 """How long a worker may fail to cancel a statement whose time is up before it is killed."""
-WATCH_INTERVAL_S = 0.25
-"""How often running statements are looked at."""
+WATCH_INTERVAL_S = 0.05
+"""How often running statements are looked at; a reader that has left is noticed so soon."""
+SWEEP_INTERVAL_S = 1.0
+"""How often snapshots that nobody uses any more are removed."""
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -84,6 +86,9 @@ class Engine:
             runs = list(self._runs)
         for run in runs:
             run.look()
+
+    def sweep(self) -> None:
+        """Remove the snapshots that nobody uses any more."""
         self._snapshots.sweep()
 
     def pin(self, statement: Statement) -> tuple[Task, ExitStack]:
@@ -183,7 +188,7 @@ class _Run:
                 self._verdict = StatementLimit("Nobody read the result for too long; it was given up")
                 self.close()
             elif self._gone():
-                self._verdict = Unavailable("The reader has gone")
+                self._verdict = Cancelled()
                 self.close()
 
     def close(self) -> None:
@@ -254,8 +259,12 @@ def open_engine(lake_directory: Path, run_directory: Path, settings: QuerySettin
 
 
 def _watch(engine: Engine, stop: threading.Event) -> None:
+    swept = time.monotonic()
     while not stop.wait(WATCH_INTERVAL_S):
         try:
             engine.watch()
+            if time.monotonic() - swept > SWEEP_INTERVAL_S:
+                engine.sweep()
+                swept = time.monotonic()
         except Exception:  # noqa: BLE001  # the watch must outlive what it watches
             _log.exception("a look at the running statements failed")

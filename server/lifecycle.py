@@ -74,7 +74,7 @@ def banner(settings: Settings, seconds: float) -> str:
         f"  Project   {DEFAULT_PROJECT_NAME} ({access})",
         f"  UI        {web}",
         f"  OTLP      http://{host}:{settings.otlp_http_port} (HTTP), {host}:{settings.otlp_grpc_port} (gRPC)",
-        f"  Flight    grpc://{host}:{settings.flight_port}",
+        f"  Flight    {settings.flight.scheme}://{host}:{settings.flight_port}",
         "",
         "  Send the first span from an app that uses Logfire or any OpenTelemetry SDK:",
         f"    LOGFIRE_BASE_URL={web} LOGFIRE_TOKEN={token} python app.py",

@@ -99,7 +99,11 @@ def run_flight(settings: Settings, reports: Reports, stop: threading.Event) -> N
         with (
             keys as opened,
             open_flight(
-                engine, opened, host=settings.host, port=settings.flight_port, inner_socket=settings.flight_socket
+                engine,
+                opened,
+                settings.flight,
+                address=(settings.host, settings.flight_port),
+                inner_socket=settings.flight_socket,
             ),
         ):
             _report_workers(engine.state, reports, stop)

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from core.errors import BadSettings
+from flight.settings import FlightSettings
 from pipelines.settings import FlowSettings
 from query.settings import QuerySettings
 from storage.settings import LogSettings, RetentionSettings, UpkeepSettings
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     disk: DiskSettings = DiskSettings()
     flow: FlowSettings = FlowSettings()
+    flight: FlightSettings = FlightSettings()
     query: QuerySettings = QuerySettings()
     retention: RetentionSettings = RetentionSettings()
     upkeep: UpkeepSettings = UpkeepSettings()

@@ -20,13 +20,13 @@ from rich.table import Table
 from rich.text import Text
 
 from core.errors import Refused
+from core.levels import level_name
 from server.clients import Target, ask
 from server.commands.errors import fail_politely
 from server.settings import read_settings
 
 TAIL_PAUSE_S = 0.5
 """Pause between two looks of `tailrace tail`."""
-LEVELS = {1: "trace", 5: "debug", 9: "info", 10: "notice", 13: "warn", 17: "error", 21: "fatal"}
 COLOURS = {"warn": "yellow", "error": "red", "fatal": "bold red", "debug": "dim", "trace": "dim"}
 
 Url = Annotated[str | None, typer.Option(help="Flight SQL address; default grpc://127.0.0.1:32010.")]
@@ -152,7 +152,7 @@ def _an_hour_ago() -> str:
 
 
 def _tail_line(row: dict[str, Any]) -> Text:
-    level = LEVELS.get(row["level"], str(row["level"]))
+    level = level_name(row["level"]) or str(row["level"])
     duration = "" if row["duration"] is None else f"  {row['duration'] * 1000:.1f} ms"
     line = Text(f"{row['start_timestamp']:%H:%M:%S.%f}"[:-3] + f"  {row['service_name']}  ")
     line.append(f"{level:<6}", style=COLOURS.get(level, ""))

@@ -1,4 +1,4 @@
-"""Handles: good for their own project, for a while."""
+"""Handles: good for their own maker, for a while."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from flight import handles as handles_module
 from flight.handles import HANDLE_S_MAX, Handles, Prepared
 from query.statements import Statement
 
-MINE = Prepared(Statement("SELECT 1", "mine"), None)
+MINE = Prepared(Statement("SELECT 1", "p"), "mine", None)
 
 
-def test_a_handle_is_only_good_for_its_project() -> None:
+def test_a_handle_is_only_good_for_its_owner() -> None:
     handles = Handles()
     handle = handles.add(MINE)
     assert handles.get(handle, "mine") is MINE

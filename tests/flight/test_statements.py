@@ -14,8 +14,23 @@ from adbc_driver_manager import Error as AdbcError
 from core.clock import SystemClock
 from core.projects import DEFAULT_PROJECT_ID
 from core.schema import RECORDS, VIEWS
-from flight.messages import CommandGetSqlInfo, CommandStatementUpdate, TicketStatementQuery, wrap
+from flight.messages import (
+    ActionCancelQueryRequest,
+    CancelFlightInfoRequest,
+    CommandGetSqlInfo,
+    CommandGetXdbcTypeInfo,
+    CommandStatementQuery,
+    CommandStatementUpdate,
+    RenewFlightEndpointRequest,
+    SessionOption,
+    SessionOptionValue,
+    SetSessionOptionsRequest,
+    TicketStatementQuery,
+    encode,
+    wrap,
+)
 from flight.server import open_flight
+from flight.settings import FlightSettings
 from query.engine import open_engine
 from query.settings import QuerySettings
 from query.statements import Statement
@@ -55,7 +70,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with (
         open_keys(ledger, open_to_all=request.param, operator_token=OPERATOR, clock=SystemClock()) as keys,
         open_engine(directory / "lake", directory / "run", QuerySettings(workers=1)) as engine,
-        open_flight(engine, keys, host="127.0.0.1", port=0, inner_socket=socket) as port,
+        open_flight(engine, keys, FlightSettings(), address=("127.0.0.1", 0), inner_socket=socket) as port,
     ):
         wait_ready(engine)
         yield Served(port, socket, directory / "lake")
@@ -144,6 +159,89 @@ def test_basic_carries_the_token_as_the_password(server: Served) -> None:
         assert cursor.fetchone() == (1,)
     client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
     assert client.authenticate_basic_token("anyone", OPERATOR) == (b"authorization", f"Bearer {OPERATOR}".encode())
+
+
+def test_the_types_are_told(server: Served) -> None:
+    def types(number: int | None) -> list[str | None]:
+        descriptor = pf.FlightDescriptor.for_command(wrap(CommandGetXdbcTypeInfo(number)))
+        info = client.get_flight_info(descriptor, call())
+        return client.do_get(info.endpoints[0].ticket, call()).read_all()["type_name"].to_pylist()
+
+    client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
+    assert "TIMESTAMP WITH TIME ZONE" in types(None)
+    assert types(-5) == ["BIGINT"]
+
+
+def test_a_session_has_a_time_zone(server: Served) -> None:
+    cookies = {"adbc.flight.sql.rpc.with_cookie_middleware": "true", AUTHORIZATION: OPERATOR}
+    sql = "SELECT arrow_typeof(now()) AS t"
+    with server.connect(**cookies) as connection, connection.cursor() as cursor:
+        session = connection.adbc_connection
+        session.set_options(**{"adbc.flight.sql.session.option.time_zone": "Europe/Paris"})
+        cursor.execute(sql)
+        assert "Europe/Paris" in str(cursor.fetchone())
+        assert "Europe/Paris" in session.get_option("adbc.flight.sql.session.options")
+        for name, value in (("time_zone", "Mars"), ("catalog", "other"), ("color", "red")):
+            with pytest.raises(AdbcError):
+                session.set_options(**{f"adbc.flight.sql.session.option.{name}": value})
+    with server.connect(**cookies) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        assert "UTC" in str(cursor.fetchone())
+
+
+def test_a_cookie_is_only_good_with_its_credentials(server: Served) -> None:
+    client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
+
+    def act(kind: str, body: bytes, cookie: str, scheme: str) -> bytes:
+        headers = [(b"authorization", f"{scheme}{OPERATOR}".encode()), (b"cookie", cookie.encode())]
+        options = pf.FlightCallOptions(headers=headers)  # pyright: ignore[reportArgumentType]  # the stubs say text
+        return next(iter(client.do_action(pf.Action(kind, body), options))).body.to_pybytes()
+
+    cookie = "arrow_flight_session_id=mine"
+    option = SessionOption("time_zone", SessionOptionValue("Asia/Tokyo"))
+    act("SetSessionOptions", encode(SetSessionOptionsRequest((option,))), cookie, "Bearer ")
+    assert b"Asia/Tokyo" in act("GetSessionOptions", b"", cookie, "")
+    assert b"Asia/Tokyo" not in act("GetSessionOptions", b"", "arrow_flight_session_id=yours", "")
+    act("CloseSession", b"", cookie, "")
+    assert b"Asia/Tokyo" not in act("GetSessionOptions", b"", cookie, "")
+
+
+def test_a_statement_is_cancelled_by_its_info(server: Served) -> None:
+    client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
+    query = wrap(CommandStatementQuery("SELECT sum(a.value * b.value) FROM generate_series(1, 1000000) a, "
+                                       "generate_series(1, 1000000) b"))  # fmt: skip
+    info = client.get_flight_info(pf.FlightDescriptor.for_command(query), call())
+    reader = client.do_get(info.endpoints[0].ticket, call())
+    request = encode(CancelFlightInfoRequest(info.serialize()))
+    assert len(list(client.do_action(pf.Action("CancelFlightInfo", request), call()))) == 1
+    with pytest.raises(pf.FlightCancelledError, match="cancelled"):
+        reader.read_chunk()  # read_all would take it for Ctrl-C
+
+
+def test_a_ticket_is_renewed_until_it_is_forgotten(server: Served) -> None:
+    client = pf.FlightClient(f"grpc://127.0.0.1:{server.port}")
+    info = client.get_flight_info(pf.FlightDescriptor.for_command(wrap(CommandStatementQuery("SELECT 1"))), call())
+    endpoint = info.endpoints[0]
+    assert endpoint.expiration_time is not None
+    renew = pf.Action("RenewFlightEndpoint", encode(RenewFlightEndpointRequest(endpoint.serialize())))
+    assert len(list(client.do_action(renew, call()))) == 1
+    cancel = pf.Action("CancelQuery", wrap(ActionCancelQueryRequest(info.serialize())))
+    assert len(list(client.do_action(cancel, call()))) == 1
+    for action in (renew, cancel):
+        with pytest.raises(pf.FlightError, match="not known"):
+            list(client.do_action(action, call()))
+
+
+def test_partitions_are_read_by_who_asked_for_them(server: Served, connection: flightsql.Connection) -> None:
+    with connection.cursor() as cursor:
+        partitions, schema = cursor.adbc_execute_partitions("SELECT message FROM records ORDER BY 1")
+        assert schema is not None
+        cursor.adbc_read_partition(partitions[0])
+        assert len(cursor.fetchall()) == 5
+    other = {AUTHORIZATION: OPERATOR, "adbc.flight.sql.rpc.call_header.tailrace-project": "default"}
+    with server.connect(**other) as same, same.cursor() as cursor:
+        cursor.adbc_read_partition(partitions[0])
+        assert len(cursor.fetchall()) == 5
 
 
 def test_an_unknown_project_of_the_operator_is_named(server: Served) -> None:
