@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from core.projects import Project, Token, TokenKind, bearer
+from core.projects import Project, Token, TokenKind, bearer, owner_of
 from storage.keys import Keys
 
 PROJECT_HEADER = "tailrace-project"
@@ -23,6 +23,10 @@ class Access:
     def any_project(self, request: Request) -> Project:
         """The project of this request's token, whatever it opens. Raises Unauthenticated."""
         return self._keys.any_project_for(_token(request))
+
+    def owner(self, request: Request, project: Project) -> str:
+        """Whose statements a request's are, as the Flight door counts them: the project's with this token."""
+        return owner_of(project, _token(request))
 
     def token(self, request: Request) -> Token | None:
         """What is known of this request's token."""

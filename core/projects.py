@@ -74,6 +74,11 @@ def hash_token(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
+def owner_of(project: Project, token: str | None) -> str:
+    """Whose a statement is: the project's with this token, of which it holds a digest."""
+    return f"{project.id} {hash_token(token or '')}"
+
+
 def display_prefix(secret: str) -> str:
     """The part of a token that may be shown."""
     return secret[: len(TOKEN_PREFIX) + 4]

@@ -4,6 +4,7 @@ In:  the commands and actions of the Flight SQL specification.   Out: the engine
 are fetched, so a ticket that is never used costs nothing; everything is read-only.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -39,8 +40,8 @@ from flight.messages import (
 from flight.sessions import TIME_ZONE, Sessions
 from flight.settings import FlightSettings
 from query.engine import Engine
+from query.guard import STATEMENT_BYTES_MAX
 from query.statements import Rows, Statement
-from query.tokens import tokenize
 from storage.keys import Keys
 
 ACTIONS = {
@@ -55,6 +56,7 @@ ACTIONS = {
 }
 SIZE_UNKNOWN = -1
 US_PER_S = 1_000_000
+_PARAMETER = re.compile(r"[?]|[$]\w")
 
 
 class FlightSql(pf.FlightServerBase):
@@ -177,14 +179,14 @@ class FlightSql(pf.FlightServerBase):
 
     def _statement(self, query: str, caller: Caller) -> Statement:
         options = self._sessions.options(caller.session)
-        return Statement(query, caller.project.id, time_zone=options.get(TIME_ZONE))
+        return Statement(query, caller.project.id, time_zone=options.get(TIME_ZONE), owner=caller.owner)
 
     def _planned(self, statement: Statement, owner: str) -> Prepared:
         """The statement with its schema; without one when its parameters are needed to plan it."""
         try:
             return Prepared(statement, owner, self._engine.schema(statement))
         except BadQuery:
-            if any(token.kind == "parameter" or token.text == "?" for token in tokenize(statement.sql)):
+            if _PARAMETER.search(statement.sql[:STATEMENT_BYTES_MAX]):
                 return Prepared(statement, owner, None)
             raise
 

@@ -7,6 +7,7 @@ statements that have sent nothing run once more on another; a statement that han
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,13 +16,13 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from core.errors import Cancelled, StatementLimit, TailraceError, Unavailable
+from core.errors import Cancelled, Overloaded, StatementLimit, TailraceError, Unavailable
 from core.schema import VIEWS
-from query.pool import Pool, Worker
+from query.guard import check_length
+from query.pool import Lease, Pool, Worker
 from query.settings import QuerySettings
 from query.statements import Rows, Statement, Task
 from query.tables import SOURCES
-from query.tokens import names, tokenize
 from storage.snapshots import Snapshots
 
 TRIES = 2
@@ -33,6 +34,13 @@ WATCH_INTERVAL_S = 0.05
 SWEEP_INTERVAL_S = 1.0
 """How often snapshots that nobody uses any more are removed."""
 
+LONG_S = 1.0
+"""Work after which a statement is a long one: on a crowded server each owner keeps one of these."""
+LOST_S = 2.0
+"""How long the end of a worker that does not answer is waited for."""
+KILLED = -9
+"""Status of a worker that was killed from outside: its statements are not the cause."""
+
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -42,7 +50,8 @@ class Engine:
 
     def __init__(self, snapshots: Snapshots, pool: Pool, settings: QuerySettings) -> None:
         self._snapshots = snapshots
-        self._pool = pool
+        self.pool = pool
+        """The workers."""
         self._settings = settings
         self._lock = threading.Lock()
         self._versions: Mapping[str, int] = {}
@@ -78,7 +87,7 @@ class Engine:
 
     def state(self) -> str:
         """`ready`, `degraded` or `down`: how many workers there are to work."""
-        return self._pool.state()
+        return self.pool.state()
 
     def watch(self) -> None:
         """Look after what runs, once: end what hangs and what nobody reads."""
@@ -86,15 +95,20 @@ class Engine:
             runs = list(self._runs)
         for run in runs:
             run.look()
+        self.pool.look()
+        if self.pool.crowded():
+            _evict(runs)
 
     def sweep(self) -> None:
-        """Remove the snapshots that nobody uses any more."""
+        """Give back what nobody uses any more: snapshots, memory."""
         self._snapshots.sweep()
+        self.pool.slim()
 
     def pin(self, statement: Statement) -> tuple[Task, ExitStack]:
         """The task of a statement, and the hold on its files."""
-        words = names(tokenize(statement.sql))
-        named = {source.name for name in words & SOURCES.keys() for source in SOURCES[name]}
+        check_length(statement.sql)
+        text = statement.sql.lower()  # tokens would be exact, and too dear here, where everyone waits for everyone
+        named = {source.name for name in SOURCES if name in text for source in SOURCES[name]}
         with ExitStack() as pins:
             snapshots = {
                 name: pins.enter_context(
@@ -104,22 +118,18 @@ class Engine:
             }
             return Task(statement, snapshots), pins.pop_all()
 
-    def enter(self, run: "_Run") -> Worker:
-        """A worker for a run, which is watched from now on."""
-        worker = self._pool.take()
+    def enter(self, run: "_Run", owner: str) -> Lease:
+        """A place for a run, which is watched from now on."""
+        lease = self.pool.take(owner)
         with self._lock:
             self._runs.add(run)
-        return worker
+        return lease
 
-    def lose(self, worker: Worker) -> None:
-        """A worker was lost."""
-        self._pool.lose(worker)
-
-    def leave(self, run: "_Run", worker: Worker) -> None:
-        """Give a run's worker back."""
+    def leave(self, run: "_Run", lease: Lease, *, cut_off: bool) -> None:
+        """Give a run's place back."""
         with self._lock:
             self._runs.discard(run)
-        self._pool.give_back(worker)
+        self.pool.end(lease, cut_off=cut_off)
 
     @property
     def settings(self) -> QuerySettings:
@@ -135,19 +145,34 @@ class _Run:
         self._gone = gone
         settings = engine.settings
         self._left_s = min(statement.timeout_s or settings.statement_timeout_s, settings.statement_timeout_max_s)
+        self._allowed_s = self._left_s
         self._lock = threading.RLock()
         self._task, self._pins = engine.pin(statement)
-        self._worker: Worker | None = None
+        self._lease: Lease | None = None
         self._rows: Rows | None = None
+        self._over = False
+        """Whether the worker has said the last word."""
         self._asked: float | None = None
         """When the worker was asked for what it has not answered yet."""
         self._idle = time.monotonic()
         """When the reader was last given something."""
         self._verdict: TailraceError | None = None
 
+    @property
+    def owner(self) -> str:
+        """Whose statement it is."""
+        return self._task.statement.owner
+
+    def work_s(self) -> float:
+        """Seconds it has worked, if it works now; else 0."""
+        asked = self._asked
+        return 0.0 if asked is None else self._allowed_s - self._left_s + time.monotonic() - asked
+
     def schema(self) -> pa.Schema:
         """Plan."""
-        return self._try(lambda worker: worker.client.schema(self._task.to_json()))
+        schema = self._try(lambda worker: worker.client.schema(self._task.to_json()))
+        self._over = True
+        return schema
 
     def start(self) -> Rows:
         """Plan and begin; the worker's rows."""
@@ -161,14 +186,14 @@ class _Run:
             try:
                 batch = self._ask(partial(next, rows, None))
             except ConnectionError:
-                if self._worker is not None:
-                    self._engine.lose(self._worker)
+                self._lost()
                 if sent:
                     raise Unavailable("The query worker was lost in the middle of the result; try again") from None
                 rows = self.start()
                 sent = True  # once more, not for ever
                 continue
             if batch is None:
+                self._over = True
                 return
             sent = True
             yield batch
@@ -177,18 +202,23 @@ class _Run:
         """Called by the watch: kill the worker when it hangs, hang up when nobody reads."""
         now = time.monotonic()
         with self._lock:
-            worker, asked = self._worker, self._asked
-            if worker is None:
+            lease, asked = self._lease, self._asked
+            if lease is None:
                 return
             if asked is not None and now - asked > self._left_s + KILL_GRACE_S:
                 self._verdict = StatementLimit("The statement could not be cancelled in time; its worker was killed")
-                _log.warning("killing query worker %d: a statement hangs", worker.pid)
-                worker.kill()
+                _log.warning("killing query worker %d: a statement hangs", lease.worker.pid)
+                lease.worker.kill()
             elif asked is None and now - self._idle > self._engine.settings.reader_stall_s:
-                self._verdict = StatementLimit("Nobody read the result for too long; it was given up")
-                self.close()
+                self.cut_off(StatementLimit("Nobody read the result for too long; it was given up"))
             elif self._gone():
-                self._verdict = Cancelled()
+                self.cut_off(Cancelled())
+
+    def cut_off(self, verdict: TailraceError) -> None:
+        """End it from outside, with what its reader is told."""
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = verdict
                 self.close()
 
     def close(self) -> None:
@@ -208,38 +238,71 @@ class _Run:
 
     def _let_go(self) -> None:
         with self._lock:
-            worker, self._worker = self._worker, None
-            if worker is not None:
-                self._engine.leave(self, worker)
+            lease, self._lease = self._lease, None
+            if lease is not None:
+                self._engine.leave(self, lease, cut_off=not self._over)
+
+    def _lost(self) -> None:
+        """Look what became of a worker that does not answer. Raises StatementLimit when this statement ended it."""
+        lease = self._lease
+        if lease is None:
+            return
+        status = lease.worker.status(LOST_S)
+        self._engine.pool.lose(lease.worker)
+        if status not in {None, KILLED} and lease.worker.working <= 1:
+            raise StatementLimit("The statement needs more memory than a worker has; read fewer rows or columns")
 
     def _try(self, ask: Callable[[Worker], _Result]) -> _Result:
         """Ask a worker, and another one when the first is lost."""
         for _ in range(TRIES):
             self._let_go()
-            self._worker = worker = self._engine.enter(self)
+            self._lease = lease = self._engine.enter(self, self.owner)
             try:
-                return self._ask(partial(ask, worker))
+                return self._ask(partial(ask, lease.worker))
             except ConnectionError:
-                self._engine.lose(worker)
+                self._lost()
         raise StatementLimit(
             f"The statement was tried on {TRIES} workers and both ended: it needs more memory than one has"
         )
 
     def _ask(self, ask: Callable[[], _Result]) -> _Result:
         """Wait for an answer, and count the time."""
-        if self._verdict is not None:
-            raise self._verdict
-        self._asked = started = time.monotonic()
+        with self._lock:
+            if self._verdict is not None:
+                raise self._verdict
+            lease = self._lease
+            if lease is not None:
+                self._engine.pool.resume(lease)
+            self._asked = started = time.monotonic()
         try:
             return ask()
         except ConnectionError:
             if self._verdict is not None:
                 raise self._verdict from None
             raise
+        except StatementLimit:
+            raise
+        except TailraceError:
+            self._over = True
+            raise
         finally:
             self._idle = time.monotonic()
             self._left_s -= self._idle - started
             self._asked = None
+            if lease is not None:
+                self._engine.pool.rest(lease)
+
+
+def _evict(runs: list[_Run]) -> None:
+    """End the newest long statement of the owner who has most of them, if it is not the only one."""
+    long = [(run.owner, run.work_s(), run) for run in runs if run.work_s() > LONG_S]
+    counts = Counter(owner for owner, _, _ in long)
+    owner, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        _, _, newest = min((each for each in long if each[0] == owner), key=lambda each: each[1])
+        newest.cut_off(
+            Overloaded("Others wait, and this was the newest of several long statements of yours; try again shortly")
+        )
 
 
 @contextmanager

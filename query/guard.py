@@ -33,8 +33,7 @@ _FILE = re.compile(r"""[^\s\[\](){},"']*day=(\d{4}-\d{2}-\d{2})/[^\s\[\](){},"']
 
 def check(sql: str, tokens: list[Token]) -> str:
     """The statement's first word, lower case (`(` for a bracketed query); BadQuery when it may not run."""
-    if len(sql.encode()) > STATEMENT_BYTES_MAX:
-        raise BadQuery(f"The statement is longer than {STATEMENT_BYTES_MAX} bytes; write a shorter one")
+    check_length(sql)
     meaningful = [token for token in tokens if token.kind != "space"]
     while meaningful and meaningful[-1].text == ";":
         meaningful.pop()
@@ -51,6 +50,12 @@ def check(sql: str, tokens: list[Token]) -> str:
             sql, first, f"A statement cannot begin with {first.text!r:.40}: only SELECT and the like are answered"
         )
     return word
+
+
+def check_length(sql: str) -> None:
+    """BadQuery when a text is too long to be looked at."""
+    if len(sql) > STATEMENT_BYTES_MAX or len(sql.encode()) > STATEMENT_BYTES_MAX:
+        raise BadQuery(f"The statement is longer than {STATEMENT_BYTES_MAX} bytes; write a shorter one")
 
 
 def _check_size(sql: str, tokens: list[Token]) -> None:

@@ -1,6 +1,7 @@
-"""The workers: some that work and a warm spare, each in a process that may be killed and is started again.
+"""The workers: processes that may be killed and are started again, and who may work on them.
 
-In:  a request for a worker.   Out: the least busy one, after a wait if need be.
+In:  an owner's wish to run a statement.   Out: a lease on a worker on which nothing else works, after a wait if need
+be; who has least at work comes first, and nobody is given the last worker: it is for whoever comes next.
 """
 
 import contextlib
@@ -10,10 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from core.errors import Overloaded
 from query.settings import QuerySettings
@@ -23,6 +27,12 @@ SPARES = 1
 """Workers kept warm beside those that work."""
 SPARES_AFTER_S = 5.0
 """How long after the start the spares are started."""
+SETTLE_S = 1.0
+"""How long a worker may go on after its statement was cut off before it is killed: not all work can be cancelled."""
+SETTLED_SHARE = 0.25
+"""Share of a core below which a worker is not busy."""
+CROWDED_S = 0.5
+"""How long an owner with nothing at work waits before the server counts as crowded."""
 RESTART_PAUSE_S = 1.0
 """Pause after a worker that died before it was ready."""
 START_S = 60.0
@@ -36,8 +46,12 @@ class Worker:
 
     def __init__(self, number: int, directory: Path, settings: QuerySettings) -> None:
         """Start it; the calling thread must outlive it, for the worker dies with it."""
-        self.running = 0
+        self.open = 0
+        """Statements that hold a place on it."""
+        self.working = 0
+        """Those whose next rows are being made."""
         self.ready = False
+        self.settling: Settling | None = None
         self._client: StatementClient | None = None
         self._socket = directory / f"worker-{number:02}.sock"
         spill = directory / "spill"
@@ -91,6 +105,46 @@ class Worker:
         """SIGKILL, at once."""
         self._process.kill()
 
+    def status(self, wait_s: float) -> int | None:
+        """The exit status, if it ends in time."""
+        try:
+            return self._process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def use(self) -> tuple[float, int]:
+        """Seconds of CPU it has taken, and bytes of memory it holds; nothing of one that has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            times = process.cpu_times()
+            return times.user + times.system, process.memory_info().rss
+        except psutil.Error:
+            return 0.0, 0
+
+
+@dataclass(slots=True)
+class Settling:
+    """A worker whose statement was cut off, until it is seen to rest."""
+
+    since: float
+    looked: float
+    cpu_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A statement's place on a worker."""
+
+    worker: Worker
+    owner: str
+    working: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    owner: str
+    since: float
+
 
 class Pool:
     """A `with` block around the workers; every method may be called from any thread."""
@@ -100,7 +154,8 @@ class Pool:
         self._settings = settings
         self._changed = threading.Condition()
         self._workers: list[Worker] = []
-        self._waiting = 0
+        self._waiting: list[_Waiter] = []
+        self._at_work: Counter[str] = Counter()
         self._started = 0
         self._pause_until = 0.0
         self._spares_from = time.monotonic() + SPARES_AFTER_S
@@ -130,21 +185,49 @@ class Pool:
             return "ready"
         return "degraded" if ready else "down"
 
-    def take(self) -> Worker:
-        """A worker with one more statement; give it back. Raises Overloaded when none gets free in time."""
-        deadline = time.monotonic() + self._settings.statement_wait_s
+    def take(self, owner: str) -> Lease:
+        """A place to work on a worker; end it. Raises Overloaded when none gets free in time."""
+        now = time.monotonic()
+        waiter = _Waiter(owner, now)
         with self._changed:
-            if self._waiting >= self._settings.statements_waiting_max:
-                raise Overloaded(f"{self._waiting} statements are waiting already; try again shortly")
-            self._waiting += 1
+            if len(self._waiting) >= self._settings.statements_waiting_max:
+                raise Overloaded(f"{len(self._waiting)} statements are waiting already; try again shortly")
+            self._waiting.append(waiter)
             try:
-                while (worker := self._free()) is None:
-                    if not self._changed.wait(deadline - time.monotonic()):
+                while (worker := self._worker_for(waiter)) is None:
+                    if not self._changed.wait(now + self._settings.statement_wait_s - time.monotonic()):
                         raise Overloaded("No query worker got free in time; try again shortly")
             finally:
-                self._waiting -= 1
-            worker.running += 1
-            return worker
+                self._waiting.remove(waiter)
+                self._changed.notify_all()
+            worker.open += 1
+            worker.working += 1
+            self._at_work[owner] += 1
+            return Lease(worker, owner)
+
+    def rest(self, lease: Lease) -> None:
+        """The statement has answered; it keeps its place for what comes next."""
+        with self._changed:
+            self._stop_work(lease)
+
+    def resume(self, lease: Lease) -> None:
+        """The statement is asked for more; it does not wait, for its place is kept."""
+        with self._changed:
+            if not lease.working:
+                lease.working = True
+                lease.worker.working += 1
+                self._at_work[lease.owner] += 1
+
+    def end(self, lease: Lease, *, cut_off: bool) -> None:
+        """The statement is over; when it was cut off, its worker is watched until it rests."""
+        with self._changed:
+            self._stop_work(lease)
+            worker = lease.worker
+            worker.open -= 1
+            if cut_off and worker.alive and worker.settling is None:
+                now = time.monotonic()
+                worker.settling = Settling(now, now, worker.use()[0])
+            self._changed.notify_all()
 
     def lose(self, worker: Worker) -> None:
         """End a worker that does not answer any more; nobody is given it from now on."""
@@ -152,17 +235,69 @@ class Pool:
             worker.ready = False
             worker.kill()
 
-    def give_back(self, worker: Worker) -> None:
-        """The worker has one statement less."""
+    def crowded(self) -> bool:
+        """Whether an owner who has nothing at work has waited for some time."""
+        now = time.monotonic()
         with self._changed:
-            worker.running -= 1
+            return any(now - waiter.since > CROWDED_S and not self._at_work[waiter.owner] for waiter in self._waiting)
+
+    def look(self) -> None:
+        """Look after the workers, once: end those that do not rest when they should."""
+        now = time.monotonic()
+        with self._changed:
+            for worker in self._workers:
+                if worker.settling is not None and worker.ready:
+                    self._settle(worker, worker.settling, now)
+
+    def slim(self) -> None:
+        """Start workers afresh that hold much memory and do nothing."""
+        with self._changed:
+            for worker in self._workers:
+                if worker.ready and not worker.open and worker.use()[1] > self._settings.worker_idle_memory_bytes:
+                    _log.info("query worker %d is started afresh to give its memory back", worker.pid)
+                    worker.ready = False
+                    worker.kill()
+
+    def _settle(self, worker: Worker, settling: Settling, now: float) -> None:
+        cpu_s, _ = worker.use()
+        rests = cpu_s - settling.cpu_s < SETTLED_SHARE * (now - settling.looked)
+        if rests or worker.working:  # with other work on it, no one can tell
+            worker.settling = None
+            self._changed.notify_all()
+        elif now - settling.since > SETTLE_S:
+            _log.warning("killing query worker %d: a statement that was cut off goes on", worker.pid)
+            worker.ready = False
+            worker.kill()
+        else:
+            settling.looked, settling.cpu_s = now, cpu_s
+
+    def _stop_work(self, lease: Lease) -> None:
+        if lease.working:
+            lease.working = False
+            lease.worker.working -= 1
+            self._at_work[lease.owner] -= 1
+            if not self._at_work[lease.owner]:
+                del self._at_work[lease.owner]
             self._changed.notify_all()
 
-    def _free(self) -> Worker | None:
-        """The least busy of those that work: the first ones ready; the others are spares."""
-        ready = [worker for worker in self._workers if worker.ready and worker.alive][: self._settings.workers]
-        free = [worker for worker in ready if worker.running < self._settings.statements_per_worker_max]
-        return min(free, key=lambda worker: worker.running, default=None)
+    def _worker_for(self, waiter: _Waiter) -> Worker | None:
+        """A worker for one who waits, if it is its turn."""
+        if min(filter(self._may_work, self._waiting), key=self._order, default=None) is not waiter:
+            return None
+        free = [
+            worker for worker in self._workers
+            if worker.ready and worker.alive and worker.settling is None and not worker.working
+            and worker.open < self._settings.statements_per_worker_max
+        ]  # fmt: skip
+        return min(free, key=lambda worker: worker.open, default=None)
+
+    def _may_work(self, waiter: _Waiter) -> bool:
+        """Whether its owner leaves a worker for others; workers that are starting are none yet."""
+        ready = sum(worker.ready and worker.alive for worker in self._workers)
+        return self._at_work[waiter.owner] < max(ready - 1, 1)
+
+    def _order(self, waiter: _Waiter) -> tuple[int, float]:
+        return self._at_work[waiter.owner], waiter.since
 
     def _wanted(self) -> int:
         """How many workers there should be; the spares come later, for a fast start of the rest."""

@@ -8,9 +8,9 @@ class QuerySettings:
     """Limits of the query engine. Bytes are bytes, `_s` is seconds."""
 
     workers: int = 2
-    """Processes that answer statements; one more is kept warm as a spare."""
-    statements_per_worker_max: int = 8
-    """Statements one worker runs at a time; more wait."""
+    """Processes one owner of a token may keep at work; there is one more, for whoever comes next."""
+    statements_per_worker_max: int = 32
+    """Statements that hold a place on one worker, most of them waiting for their readers; more wait."""
     statements_waiting_max: int = 64
     """Statements that may wait for a worker; one more is refused as Overloaded."""
     statement_wait_s: float = 10.0
@@ -27,5 +27,7 @@ class QuerySettings:
     """Disk that one session's spilling may take; beyond it the statement fails (StatementLimit)."""
     worker_memory_bytes: int = 4 << 30
     """Address space a worker may add to what it starts with; a statement that needs more kills its worker."""
+    worker_idle_memory_bytes: int = 512 << 20
+    """Memory a worker may hold while it does nothing; with more it is started afresh."""
     result_bytes_max: int = 64 << 30
     """Arrow bytes of one result; beyond it the statement is cancelled (StatementLimit)."""

@@ -36,6 +36,8 @@ class Statement:
     """Rows to return at most, whatever LIMIT the text has."""
     timeout_s: float | None = None
     """Seconds of work allowed; the setting's when None, never more than its maximum."""
+    owner: str = ""
+    """Whose it is, for a fair share of the workers: the same for all statements of one token."""
 
     def to_json(self) -> bytes:
         """The statement as JSON; the parameters are an Arrow IPC stream in base64."""

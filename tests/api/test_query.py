@@ -217,7 +217,7 @@ def test_what_is_asked_reaches_the_engine(client: TestClient, engine: Engine) ->
         Statement(
             "SELECT 1", DEFAULT_PROJECT_ID, time_zone="Europe/Paris", row_limit=7,
             min_timestamp=datetime(2025, 12, 31, 22, tzinfo=UTC), max_timestamp=datetime(2026, 1, 2, tzinfo=UTC),
-            deployment_environments=("prod", ""),
+            deployment_environments=("prod", ""), owner=engine.asked[0].owner,
         )
     ]  # fmt: skip
 

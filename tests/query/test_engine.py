@@ -48,8 +48,8 @@ def test_an_announced_commit_is_seen(engine: Engine, lake: Path) -> None:
 def test_a_statement_that_has_sent_nothing_survives_its_worker(engine: Engine) -> None:
     rows = engine.run(Statement(BUSY, A))
     run = next(iter(engine._runs))
-    assert run._worker is not None
-    os.kill(run._worker.pid, signal.SIGKILL)
+    assert run._lease is not None
+    os.kill(run._lease.worker.pid, signal.SIGKILL)
     assert rows.read_all().num_rows == 1
     wait_ready(engine)
 
