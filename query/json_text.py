@@ -2,17 +2,32 @@
 
 In:  documents, and for each a key: a member's name in an object, a whole number in an array (from 0, or from the end
 when negative, as in PostgreSQL's `#>`).   Out: the members. A JSON null, a missing key, and text that is not JSON are
-NULL, and so is a member of another kind than the function's.
+NULL, and so is a member of another kind than the function's. Parsing is orjson's; query/json_scan.py finds members of
+objects without it, once it is compiled, and the answers are the same.
 """
 
+import importlib
+import logging
 import math
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import ModuleType
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from datafusion import ScalarUDF, udf
 
+_log = logging.getLogger(__name__)
+
+SCANNED_MIN = 64
+"""Documents of a batch from which on the compiled scan is used."""
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 ABSENT = object()
 """What a key finds where there is nothing; a JSON null is None."""
 
@@ -20,7 +35,7 @@ ABSENT = object()
 def functions() -> list[ScalarUDF]:
     """All of them, for a session."""
     made = [
-        udf(partial(_found, convert, kind), [pa.string_view(), pa.string()], kind, "immutable", name)
+        udf(partial(_found, convert, kind), [pa.string(), pa.string()], kind, "immutable", name)
         for name, (convert, kind) in GETTERS.items()
     ]
     made += [
@@ -127,11 +142,102 @@ def _found(convert: Convert, kind: pa.DataType, documents: pa.Array, keys: pa.Ar
     names = keys.unique().to_pylist()
     nothing = convert(ABSENT)
     if len(names) == 1 and names[0] is not None and _index(names[0]) is None:
+        scanner = SCANNER.ready() if len(documents) >= SCANNED_MIN else None
+        if scanner is not None:
+            return _scanned(scanner, convert, kind, documents, names[0])
         rows = _of_one_name(documents.to_pylist(), names[0], convert, nothing)
     else:
         pairs = zip(documents.to_pylist(), keys.to_pylist(), strict=True)
         rows = [None if text is None or name is None else convert(_member(text, name)) for text, name in pairs]
     return pa.array(rows, kind)
+
+
+class Scanner:
+    """The compiled scan; it is compiled, or read from numba's cache, in the background when it is first wanted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loading: threading.Thread | None = None
+        self._module: ModuleType | None = None
+
+    def ready(self) -> ModuleType | None:
+        """The module, when it can be used; its first user goes without."""
+        if self._module is None:
+            with self._lock:
+                if self._loading is None:
+                    self._loading = threading.Thread(target=self._load, name="json-scan", daemon=True)
+                    self._loading.start()
+        return self._module
+
+    def wait(self) -> ModuleType | None:
+        """The module, after it was compiled."""
+        self.ready()
+        assert self._loading is not None
+        self._loading.join()
+        return self._module
+
+    def _load(self) -> None:
+        try:
+            module = importlib.import_module("query.json_scan")
+            _scanned(module, as_text, pa.string(), pa.array(['{"a": "b"}']), "a")
+        except Exception:  # noqa: BLE001  # whatever it is, there is another way
+            _log.exception("the JSON scan cannot be compiled; parsing goes on instead")
+        else:
+            self._module = module
+
+
+SCANNER = Scanner()
+
+
+def _scanned(scan: ModuleType, convert: Convert, kind: pa.DataType, documents: pa.Array, name: str) -> pa.Array:
+    """The members of one name, found by the compiled scan; what is more than a plain string or integer is parsed."""
+    texts = documents if documents.type == pa.string() else documents.cast(pa.string())
+    count = len(texts)
+    parts: list[Any] = texts.buffers()
+    data = parts[2].address if parts[2] else 0
+    offsets = np.frombuffer(parts[1], np.int32)[texts.offset : texts.offset + count + 1]
+    starts, ends, kinds = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.uint8)
+    key = np.frombuffer(orjson.dumps(name)[1:-1], np.uint8)
+    scan.scan(data, offsets, key, starts, ends, kinds)
+    if texts.null_count:
+        kinds[np.asarray(pc.is_null(texts))] = scan.NULL
+    plain = np.isin(kinds, {as_text: (scan.STRING, scan.INTEGER), as_json: (scan.INTEGER,)}.get(convert, ()))
+    quick = _slices(scan, data, starts, np.where(plain, ends - starts, 0), plain)
+    rest = np.flatnonzero(~plain & (kinds != scan.ABSENT) & (kinds != scan.NULL))
+    nothing = convert(ABSENT)
+    view = memoryview(parts[2] or b"")
+    slow = [
+        convert(_member(view[offsets[row] : offsets[row + 1]], name) if kinds[row] == scan.UNSURE
+                else _loaded(view, starts[row], ends[row], kinds[row] == scan.STRING))
+        for row in rest.tolist()
+    ]  # fmt: skip
+    if kind == pa.string() and nothing is None:
+        if not slow:
+            return quick
+        mask = np.zeros(count, bool)
+        mask[rest] = True
+        return pc.replace_with_mask(quick, pa.array(mask), pa.array(slow, kind))
+    values: list[object] = [nothing] * count
+    for row, value in zip(rest.tolist(), slow, strict=True):
+        values[row] = value
+    for row in np.flatnonzero(kinds == scan.NULL).tolist():
+        values[row] = None if texts[row].as_py() is None else convert(None)
+    return pa.array(values, kind)
+
+
+def _slices(scan: ModuleType, data: int, starts: Numbers, lengths: Numbers, valid: Flags) -> pa.Array:
+    """A text array of slices of the bytes at an address; null where they are not valid."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    out = np.empty(int(offsets[-1]), np.uint8)
+    scan.gather(data, starts, lengths, offsets, out)
+    made: list[Any] = [np.packbits(valid, bitorder="little"), offsets.astype(np.int32), out]
+    return pa.Array.from_buffers(pa.string(), len(lengths), [pa.py_buffer(each) for each in made])
+
+
+def _loaded(view: memoryview, start: int, end: int, is_string: bool) -> object:
+    """The value of a slice that the scan found to be JSON."""
+    return str(view[start:end], "utf-8") if is_string else orjson.loads(view[start:end])
 
 
 def _whole(convert: Convert, kind: pa.DataType, documents: pa.Array) -> pa.Array:
@@ -157,14 +263,14 @@ def _members_of(text: str, prefix: str) -> str | None:
     return orjson.dumps(kept).decode()
 
 
-def _value(text: str) -> object:
+def _value(text: str | memoryview) -> object:
     try:
         return orjson.loads(text)
     except ValueError:
         return ABSENT
 
 
-def _member(text: str, name: str) -> object:
+def _member(text: str | memoryview, name: str) -> object:
     value = _value(text)
     if isinstance(value, dict):
         return value.get(name, ABSENT)

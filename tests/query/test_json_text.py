@@ -4,9 +4,10 @@ import json
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from query import json_text
 from query.json_text import get, members_of
 
 JSON = st.recursive(
@@ -72,3 +73,59 @@ def test_any_number_has_a_whole_one_or_none(value: object) -> None:
 def test_members_are_gathered_by_prefix() -> None:
     texts = pa.array(['{"v.a": 1, "v.b": "x", "w": 2}', "[]", None], pa.string_view())
     assert members_of(texts, pa.array(["v."] * 3)).to_pylist() == ['{"a":1,"b":"x"}', None, None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    assert json_text.SCANNER.wait() is not None
+
+
+def both_ways(function: str, texts: pa.Array, key: str) -> tuple[pa.Array, pa.Array]:
+    """What parsing says, and what the compiled scan says."""
+    keys = pa.array([key] * len(texts))
+    scan = json_text.SCANNER.wait()
+    assert scan is not None
+    parsed = pa.concat_arrays([get(function, texts[n : n + 1], keys[n : n + 1]) for n in range(len(texts))])
+    convert, kind = json_text.GETTERS[function]
+    return parsed, json_text._scanned(scan, convert, kind, texts, key)
+
+
+LINES = st.text(alphabet='{}[]",:\\ \n\tabcdu0123dDfF9-+.eEntrulsé🙂', max_size=40)
+NAMES = st.sampled_from(["a", "b", "", "é", "ab", '"', "\\"])
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.none() | LINES | st.dictionaries(NAMES, JSON, max_size=4).map(json.dumps)
+             | st.dictionaries(NAMES, JSON, max_size=4).map(lambda d: json.dumps(d, ensure_ascii=False, indent=1))
+             | LINES.map(lambda line: '{"a": ' + line)
+             | LINES.map(lambda line: '{"a": "x", "b": ' + line + "}"), max_size=8),
+    NAMES, st.sampled_from(list(json_text.GETTERS)), st.integers(0, 3),
+)  # fmt: skip
+def test_the_compiled_scan_says_what_parsing_says(
+    texts: list[str | None], key: str, function: str, skipped: int
+) -> None:
+    documents = pa.array(texts, pa.string())[skipped:]
+    if len(documents) and key not in {"0", "1", "-1"}:
+        parsed, scanned = both_ways(function, documents, key)
+        assert scanned.to_pylist() == parsed.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":1}', '{"a":"\\ud800"}', '{"a":"\\u00e9"}', '{"a":-0,"b":01}', '{"a":1e999}', '{"a":[1,]}', '{"a":1,"a":2}',
+     '{"b":' + "[" * 70 + "]" * 70 + ',"a":1}', '{"a":"x"}}', '{"a":123456789012345678901}', '{"a":"\t"}', '{"a":.5}',
+     '{"a":"' + "x" * 20 + '\\n"}', '{"a":{"b":[{},[],"\\""]},"c":null}', '{"a" :\ttrue }\n', '{"a":tru}', "{", '{"a"'],
+)  # fmt: skip
+def test_what_json_is_and_is_not_is_the_same_for_both(text: str) -> None:
+    for function in json_text.GETTERS:
+        parsed, scanned = both_ways(function, pa.array([text]), "a")
+        assert scanned.to_pylist() == parsed.to_pylist()
+
+
+def test_big_batches_are_scanned_whatever_their_type() -> None:
+    json_text.SCANNER.wait()
+    texts = [json.dumps({"k": str(n), "n": n}) if n % 7 else None for n in range(1_000)]
+    for kind in (pa.string(), pa.string_view()):
+        found = get("json_as_text", pa.array(texts, kind), pa.array(["k"] * 1_000)).to_pylist()
+        assert found == [str(n) if n % 7 else None for n in range(1_000)]
