@@ -7,7 +7,7 @@ statements that have sent nothing run once more on another; a statement that han
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -34,6 +34,10 @@ WATCH_INTERVAL_S = 0.05
 SWEEP_INTERVAL_S = 1.0
 """How often snapshots that nobody uses any more are removed."""
 
+SCHEMAS_MAX = 1_000
+"""Schemas of statements that are remembered; the oldest are forgotten first."""
+SCHEMA_TEXT_CHARS_MAX = 10_000
+"""Characters of a statement whose schema is remembered; longer ones are planned each time."""
 LONG_S = 1.0
 """Work after which a statement is a long one: on a crowded server each owner keeps one of these."""
 LOST_S = 2.0
@@ -56,11 +60,25 @@ class Engine:
         self._lock = threading.Lock()
         self._versions: Mapping[str, int] = {}
         self._runs: set[_Run] = set()
+        self._schemas: OrderedDict[tuple[str, str, str | None] | None, pa.Schema] = OrderedDict()
 
     def schema(self, statement: Statement) -> pa.Schema:
-        """The schema of a statement's rows. Raises BadQuery, StatementLimit, Overloaded or Unavailable."""
-        with _Run(self, statement) as run:
-            return run.schema()
+        """The schema of a statement's rows. Raises BadQuery, StatementLimit, Overloaded or Unavailable.
+
+        Schemas of texts without parameters are remembered: clients ask before each run, and tables keep their columns.
+        """
+        key = None if statement.parameters else (statement.sql, statement.project_id, statement.time_zone)
+        with self._lock:
+            known = self._schemas.get(key)
+        if known is None or key is None:
+            with _Run(self, statement) as run:
+                known = run.schema()
+            with self._lock:
+                if key is not None and len(statement.sql) <= SCHEMA_TEXT_CHARS_MAX:
+                    self._schemas[key] = known
+                while len(self._schemas) > SCHEMAS_MAX:
+                    self._schemas.popitem(last=False)
+        return known
 
     def run(self, statement: Statement, gone: Callable[[], bool] = lambda: False) -> Rows:
         """A statement's rows; raises the same, also while they are read.

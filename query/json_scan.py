@@ -2,11 +2,6 @@
 
 In:  documents as Arrow has them (one buffer of bytes, offsets) and a member's name.   Out: for each document the place
 of the member's value and what it is. Whatever is not surely JSON, or takes more than looking, is left to who parses.
-
-Memory: two primitives read, `_byte` at `i` and `_word` at `i` to `i + 8`, at addresses: numba's own indexing would look
-for negative indices at every byte. Right before each stands `i < end`, or `i + 8 <= end`, and `end` is an offset of
-Arrow's, which lies in the buffer. Writes go to numpy arrays at the document's number, and in `gather` to an output
-whose size is the sum of the lengths that are copied.
 """
 
 from typing import Any
@@ -18,11 +13,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-ABSENT, NULL, STRING, INTEGER, TRUE, FALSE, OTHER, UNSURE = range(8)
-"""What a value is: a string without escapes, an integer of at most 18 digits, another value, or left to who parses."""
+ABSENT, NULL, STRING, ESCAPED, NUMBER, BOOLEAN, NESTED, UNSURE = range(8)
+"""What a value is; a string with escapes has still to be parsed, and what is unsure is left to who parses."""
 DEPTH_MAX = 62
 """Brackets within one another that are followed; deeper documents are left to who parses."""
-DIGITS_MAX = 18
 TEXT_TRUE, TEXT_NULL, TEXT_FALSE = (np.frombuffer(text, np.uint8) for text in (b"true", b"null", b"false"))
 
 ONES = np.uint64(0x0101010101010101)
@@ -51,6 +45,10 @@ def _read(bits: int) -> Any:
     return read
 
 
+# Memory: these two primitives read, `_byte` at `i` and `_word` at `i` to `i + 8`, at addresses: numba's own indexing
+# would look for negative indices at every byte. Right before each stands `i < end`, or `i + 8 <= end`, and `end` is an
+# offset of Arrow's, which lies in the buffer. Writes go to numpy arrays at the document's number, and in `gather` to an
+# output whose size is the sum of the lengths that are copied.
 _byte, _word = _read(8), _read(64)
 
 
@@ -114,28 +112,31 @@ def _string(data: int, i: int, end: int) -> tuple[int, bool]:
 
 
 @_jit
-def _number(data: int, i: int, end: int) -> tuple[int, bool]:
-    """Behind the number that begins at `i`, and whether it is a plain integer; -1 for none, or with an exponent."""
+def _digits(data: int, i: int, end: int) -> int:
+    """Behind the digits that begin at `i`; -1 when there are none."""
     start = i
-    if _byte(data, i) == 45:
-        i += 1
-    digits = i
     while i < end and 48 <= _byte(data, i) <= 57:
         i += 1
-    if i == digits or (_byte(data, digits) == 48 and i > digits + 1):
-        return -1, False
-    plain = i - digits <= DIGITS_MAX and not (digits > start and _byte(data, digits) == 48)
-    if i < end and _byte(data, i) == 46:
+    return i if i > start else -1
+
+
+@_jit
+def _number(data: int, i: int, end: int) -> int:
+    """Behind the number that begins at `i`; -1 when it is none."""
+    if _byte(data, i) == 45:
         i += 1
-        fraction = i
-        while i < end and 48 <= _byte(data, i) <= 57:
+    first = i
+    i = _digits(data, i, end)
+    if i < 0 or (i > first + 1 and _byte(data, first) == 48):
+        return -1
+    if i < end and _byte(data, i) == 46:
+        i = _digits(data, i + 1, end)
+    if 0 < i < end and (_byte(data, i) == 101 or _byte(data, i) == 69):
+        i += 1
+        if i < end and (_byte(data, i) == 43 or _byte(data, i) == 45):
             i += 1
-        if i == fraction:
-            return -1, False
-        plain = False
-    if i < end and (_byte(data, i) == 101 or _byte(data, i) == 69):
-        return -1, False
-    return i, plain
+        i = _digits(data, i, end)
+    return i
 
 
 @_jit
@@ -151,7 +152,7 @@ def _named(data: int, start: int, end: int, key: Bytes) -> bool:
 @_jit
 def _literal(data: int, i: int, end: int) -> tuple[int, int]:
     """Behind `true`, `false` or `null` at `i`, and which it is; -1 when it is none."""
-    for literal, kind in ((TEXT_TRUE, TRUE), (TEXT_NULL, NULL), (TEXT_FALSE, FALSE)):
+    for literal, kind in ((TEXT_TRUE, BOOLEAN), (TEXT_NULL, NULL), (TEXT_FALSE, BOOLEAN)):
         after = i + len(literal)
         if after <= end and _named(data, i, after, literal):
             return after, kind
@@ -163,10 +164,9 @@ def _scalar(data: int, i: int, end: int) -> tuple[int, int]:
     """Behind the scalar that begins at `i`, and what it is; -1 when it is none."""
     if _byte(data, i) == 34:
         after, escaped = _string(data, i, end)
-        return after, (OTHER if escaped else STRING)
+        return after, (ESCAPED if escaped else STRING)
     if _byte(data, i) == 45 or 48 <= _byte(data, i) <= 57:
-        after, plain = _number(data, i, end)
-        return after, (INTEGER if plain else OTHER)
+        return _number(data, i, end), NUMBER
     return _literal(data, i, end)
 
 
@@ -226,8 +226,7 @@ def _nested(data: int, i: int, end: int) -> int:
 
 @_jit
 def _member(data: int, i: int, end: int, key: Bytes) -> tuple[int, int, int]:
-    """Start, end and kind of the member's value in the document at `i`; the last one of that name."""
-    start, stop, kind = 0, 0, ABSENT
+    """Start, end and kind of the member's value in the document at `i`; what comes behind it is not looked at."""
     i = _space(data, i, end)
     if i >= end or _byte(data, i) != 123:
         return 0, 0, UNSURE
@@ -248,21 +247,20 @@ def _member(data: int, i: int, end: int, key: Bytes) -> tuple[int, int, int]:
         if i >= end:
             return 0, 0, UNSURE
         if _byte(data, i) == 123 or _byte(data, i) == 91:
-            after, what = _nested(data, i, end), OTHER
+            after, what = _nested(data, i, end), NESTED
         else:
             after, what = _scalar(data, i, end)
         if after < 0:
             return 0, 0, UNSURE
         if found:
-            quote = 1 if what == STRING else 0
-            start, stop, kind = i + quote, after - quote, what
+            return i, after, what
         i = _space(data, after, end)
         if i >= end:
             return 0, 0, UNSURE
         if _byte(data, i) == 44:
             i = _space(data, i + 1, end)
         elif _byte(data, i) == 125 and _space(data, i + 1, end) == end:
-            return start, stop, kind
+            return 0, 0, ABSENT
         else:
             return 0, 0, UNSURE
 

@@ -3,7 +3,7 @@
 In:  documents, and for each a key: a member's name in an object, a whole number in an array (from 0, or from the end
 when negative, as in PostgreSQL's `#>`).   Out: the members. A JSON null, a missing key, and text that is not JSON are
 NULL, and so is a member of another kind than the function's. Parsing is orjson's; query/json_scan.py finds members of
-objects without it, once it is compiled, and the answers are the same.
+objects without it, once it is compiled. Of JSON without repeated names both say the same.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -27,11 +27,17 @@ _log = logging.getLogger(__name__)
 SCANNED_MIN = 64
 """Documents of a batch from which on the compiled scan is used."""
 Numbers = npt.NDArray[np.int64]
+Kinds = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+PARSED_MAX = 50_000
+"""Documents that are parsed before one waits for the scan to be loaded."""
+LOAD_WAIT_S = 1.0
+"""How long a batch waits for it; compiling it for the first time takes longer."""
 ABSENT = object()
 """What a key finds where there is nothing; a JSON null is None."""
 
 
+@cache
 def functions() -> list[ScalarUDF]:
     """All of them, for a session."""
     made = [
@@ -142,7 +148,7 @@ def _found(convert: Convert, kind: pa.DataType, documents: pa.Array, keys: pa.Ar
     names = keys.unique().to_pylist()
     nothing = convert(ABSENT)
     if len(names) == 1 and names[0] is not None and _index(names[0]) is None:
-        scanner = SCANNER.ready() if len(documents) >= SCANNED_MIN else None
+        scanner = SCANNER.ready(len(documents)) if len(documents) >= SCANNED_MIN else None
         if scanner is not None:
             return _scanned(scanner, convert, kind, documents, names[0])
         rows = _of_one_name(documents.to_pylist(), names[0], convert, nothing)
@@ -159,19 +165,24 @@ class Scanner:
         self._lock = threading.Lock()
         self._loading: threading.Thread | None = None
         self._module: ModuleType | None = None
+        self._without = 0
+        """Documents that were parsed for want of it."""
 
-    def ready(self) -> ModuleType | None:
-        """The module, when it can be used; its first user goes without."""
+    def ready(self, documents: int) -> ModuleType | None:
+        """The module, when it can be used for so many documents more; who has many waits a little for it."""
         if self._module is None:
             with self._lock:
                 if self._loading is None:
                     self._loading = threading.Thread(target=self._load, name="json-scan", daemon=True)
                     self._loading.start()
+                self._without += documents
+            if self._without > PARSED_MAX:
+                self._loading.join(LOAD_WAIT_S)
         return self._module
 
     def wait(self) -> ModuleType | None:
         """The module, after it was compiled."""
-        self.ready()
+        self.ready(0)
         assert self._loading is not None
         self._loading.join()
         return self._module
@@ -190,7 +201,7 @@ SCANNER = Scanner()
 
 
 def _scanned(scan: ModuleType, convert: Convert, kind: pa.DataType, documents: pa.Array, name: str) -> pa.Array:
-    """The members of one name, found by the compiled scan; what is more than a plain string or integer is parsed."""
+    """The members of one name, found by the compiled scan. Text is taken as it is written; the rest is parsed."""
     texts = documents if documents.type == pa.string() else documents.cast(pa.string())
     count = len(texts)
     parts: list[Any] = texts.buffers()
@@ -199,30 +210,35 @@ def _scanned(scan: ModuleType, convert: Convert, kind: pa.DataType, documents: p
     starts, ends, kinds = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.uint8)
     key = np.frombuffer(orjson.dumps(name)[1:-1], np.uint8)
     scan.scan(data, offsets, key, starts, ends, kinds)
-    if texts.null_count:
-        kinds[np.asarray(pc.is_null(texts))] = scan.NULL
-    plain = np.isin(kinds, {as_text: (scan.STRING, scan.INTEGER), as_json: (scan.INTEGER,)}.get(convert, ()))
-    quick = _slices(scan, data, starts, np.where(plain, ends - starts, 0), plain)
-    rest = np.flatnonzero(~plain & (kinds != scan.ABSENT) & (kinds != scan.NULL))
-    nothing = convert(ABSENT)
+    missing = np.asarray(pc.is_null(texts)) if texts.null_count else np.zeros(count, bool)
+    written = _as_written(scan, convert, kinds) & ~missing
+    quote = (kinds == scan.STRING) & (convert is as_text)
+    quick = _slices(scan, data, starts + quote, np.where(written, ends - starts - 2 * quote, 0), written)
+    rest = np.flatnonzero(~written & ~missing & (kinds != scan.ABSENT))
     view = memoryview(parts[2] or b"")
     slow = [
         convert(_member(view[offsets[row] : offsets[row + 1]], name) if kinds[row] == scan.UNSURE
-                else _loaded(view, starts[row], ends[row], kinds[row] == scan.STRING))
+                else _value(view[starts[row] : ends[row]]))
         for row in rest.tolist()
     ]  # fmt: skip
-    if kind == pa.string() and nothing is None:
+    if kind == pa.string():
         if not slow:
             return quick
         mask = np.zeros(count, bool)
         mask[rest] = True
         return pc.replace_with_mask(quick, pa.array(mask), pa.array(slow, kind))
-    values: list[object] = [nothing] * count
+    values: list[object] = [convert(ABSENT)] * count
     for row, value in zip(rest.tolist(), slow, strict=True):
         values[row] = value
-    for row in np.flatnonzero(kinds == scan.NULL).tolist():
-        values[row] = None if texts[row].as_py() is None else convert(None)
-    return pa.array(values, kind)
+    return pa.array(values, kind, mask=missing)
+
+
+def _as_written(scan: ModuleType, convert: Convert, kinds: Kinds) -> Flags:
+    """Which values are the answer as they are written in the document."""
+    sure = (kinds != scan.ABSENT) & (kinds != scan.NULL) & (kinds != scan.UNSURE)
+    if convert is as_json:
+        return sure
+    return sure & (kinds != scan.ESCAPED) & (convert is as_text)
 
 
 def _slices(scan: ModuleType, data: int, starts: Numbers, lengths: Numbers, valid: Flags) -> pa.Array:
@@ -233,11 +249,6 @@ def _slices(scan: ModuleType, data: int, starts: Numbers, lengths: Numbers, vali
     scan.gather(data, starts, lengths, offsets, out)
     made: list[Any] = [np.packbits(valid, bitorder="little"), offsets.astype(np.int32), out]
     return pa.Array.from_buffers(pa.string(), len(lengths), [pa.py_buffer(each) for each in made])
-
-
-def _loaded(view: memoryview, start: int, end: int, is_string: bool) -> object:
-    """The value of a slice that the scan found to be JSON."""
-    return str(view[start:end], "utf-8") if is_string else orjson.loads(view[start:end])
 
 
 def _whole(convert: Convert, kind: pa.DataType, documents: pa.Array) -> pa.Array:

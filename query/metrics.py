@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from math import nan
 from typing import Any
 
@@ -28,11 +28,13 @@ def value_column() -> Expr:
     return f.named_struct([*parts, ("series", series.cast(pa.string()))]).alias("value")
 
 
+@cache
 def scalar_functions() -> list[ScalarUDF]:
     """The functions of one point."""
     return [udf(function, [VALUE], kind, "immutable", name) for name, (function, kind) in OF_ONE.items()]
 
 
+@cache
 def aggregate_functions() -> list[AggregateUDF]:
     """The functions of a group of points."""
     return [

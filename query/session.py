@@ -25,6 +25,8 @@ from query.tokens import Token, names, tokenize
 
 POLL_S = 0.05
 """How often a running statement is asked whether its reader is still there."""
+BATCH_ROWS = 16_384
+"""Rows of a batch; twice DataFusion's default, for fewer messages on the way out."""
 PARTITIONS = 2
 """Threads one statement may keep busy."""
 
@@ -122,6 +124,7 @@ def _context(
 ) -> SessionContext:
     options = {
         "datafusion.sql_parser.dialect": "PostgreSQL",
+        "datafusion.execution.batch_size": str(BATCH_ROWS),
         "datafusion.execution.time_zone": statement.time_zone or "UTC",
         "datafusion.execution.parquet.pushdown_filters": str(_looks_up(tokens)).lower(),
     }

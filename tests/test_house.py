@@ -14,7 +14,7 @@ MODULES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 STORY_LINES_MAX = 6
-FLIGHT_ROOMS = ("flight/", "query/transport.py", "storage/feed.py")
+FLIGHT_ROOMS = ("benchmarks/", "flight/", "query/transport.py", "storage/feed.py")
 VAGUE = re.compile(r"(^|_)(utils?|helpers?|common|misc|manager|base|impl)($|_)")
 PRIVATE = re.compile(
     r"/(?:root|home/\w+|work)/|\bfiles\.pythonhosted\b|pypi\.org/simple|--(?:extra-)?index-url|artifactory|nexus",
