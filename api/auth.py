@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from core.projects import Project, Token, TokenKind, bearer, owner_of
+from core.projects import Asker, Project, Token, TokenKind, bearer, owner_of
 from storage.keys import Keys
 
 PROJECT_HEADER = "tailrace-project"
@@ -27,6 +27,10 @@ class Access:
     def owner(self, request: Request, project: Project) -> str:
         """Whose statements a request's are, as the Flight door counts them: the project's with this token."""
         return owner_of(project, _token(request))
+
+    def asker(self, request: Request) -> Asker:
+        """Who asks, as far as limits go."""
+        return self._keys.asker(_token(request))
 
     def token(self, request: Request) -> Token | None:
         """What is known of this request's token."""

@@ -78,10 +78,10 @@ class QueryRequest(BaseModel):
     json_rows: bool = False
     """Rows rather than columns, in JSON answers of the older endpoint."""
 
-    def statement(self, project_id: str, owner: str, row_limit: int | None) -> Statement:
+    def statement(self, project_id: str, row_limit: int | None) -> Statement:
         """The statement about a project."""
         return Statement(
-            self.sql, project_id, owner=owner, time_zone=self.timezone, min_timestamp=self.min_timestamp,
+            self.sql, project_id, time_zone=self.timezone, min_timestamp=self.min_timestamp,
             max_timestamp=self.max_timestamp, deployment_environments=self.deployment_environment,
             row_limit=row_limit,
         )  # fmt: skip
@@ -122,7 +122,8 @@ def _answer(access: Access, engine: Engine, request: Request, asked: QueryReques
     except TailraceError as error:
         return query_error(request, error)
     # one row more than the maximum tells whether there are more; a limit that was asked for cuts nothing off
-    statement = asked.statement(project.id, access.owner(request, project), limit or HTTP_ROWS_MAX + 1)
+    asker, owner = access.asker(request), access.owner(request, project)
+    statement = replace(asked.statement(project.id, limit or HTTP_ROWS_MAX + 1), asker=asker, owner=owner)
 
     def body(rows: Limited) -> Body:
         plans = _plans(engine, statement) if asked.explain else {}

@@ -26,6 +26,14 @@ class TokenKind(Enum):
     READ = "read"
 
 
+class Asker(Enum):
+    """Who asks, as far as limits go: `reader` has a read token, `operator` the secret of this machine's server."""
+
+    READER = "reader"
+    OPERATOR = "operator"
+    ANYONE = "anyone"
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A tenant: rows of one project are never seen from another."""

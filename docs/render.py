@@ -78,6 +78,9 @@ def _leaf(prefix: str, kind: Any) -> Iterator[tuple[str, str, str]]:
     said = _docstrings(kind)
     for field in fields(kind):
         assert field.default is not MISSING
+        if is_dataclass(field.default):
+            yield from _leaf(f"{prefix}{field.name.upper()}__", type(field.default))
+            continue
         yield f"{prefix}{field.name.upper()}", _shown(field.default), said.get(field.name, "")
 
 

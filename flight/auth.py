@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pyarrow.flight as pf
 
 from core.errors import BadQuery, Cancelled, Forbidden, TailraceError, Unauthenticated, Unavailable
-from core.projects import Project, TokenKind, bearer, owner_of
+from core.projects import Asker, Project, TokenKind, bearer, owner_of
 from flight.sessions import COOKIE, cookie_of, new_cookie
 from storage.keys import Keys
 
@@ -27,8 +27,9 @@ _log = logging.getLogger(__name__)
 class Caller(pf.ServerMiddleware):
     """Who makes this call."""
 
-    def __init__(self, project: Project, owner: str, session: str, answer: dict[str, str]) -> None:
+    def __init__(self, project: Project, asker: Asker, owner: str, session: str, answer: dict[str, str]) -> None:
         self.project = project
+        self.asker = asker
         self.owner = owner
         """Who may use what this call makes."""
         self.session = f"{self.owner} {session}"
@@ -59,7 +60,7 @@ class Gate(pf.ServerMiddlewareFactory):
         if cookie is None and info.method == pf.FlightMethod.DO_ACTION:
             cookie = new_cookie()
             answer["set-cookie"] = f"{COOKIE}={cookie}"
-        return Caller(project, owner_of(project, token), cookie or "", answer)
+        return Caller(project, self._keys.asker(token), owner_of(project, token), cookie or "", answer)
 
 
 class Handshake(pf.ServerAuthHandler):

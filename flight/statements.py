@@ -179,7 +179,9 @@ class FlightSql(pf.FlightServerBase):
 
     def _statement(self, query: str, caller: Caller) -> Statement:
         options = self._sessions.options(caller.session)
-        return Statement(query, caller.project.id, time_zone=options.get(TIME_ZONE), owner=caller.owner)
+        return Statement(
+            query, caller.project.id, time_zone=options.get(TIME_ZONE), owner=caller.owner, asker=caller.asker
+        )
 
     def _planned(self, statement: Statement, owner: str) -> Prepared:
         """The statement with its schema; without one when its parameters are needed to plan it."""

@@ -162,7 +162,7 @@ class _Run:
         self._engine = engine
         self._gone = gone
         settings = engine.settings
-        self._left_s = min(statement.timeout_s or settings.statement_timeout_s, settings.statement_timeout_max_s)
+        self._left_s = settings.timeout_s(statement)
         self._allowed_s = self._left_s
         self._lock = threading.RLock()
         self._task, self._pins = engine.pin(statement)

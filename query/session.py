@@ -19,7 +19,7 @@ from query import functions, tables
 from query.diagnostics import bad_query
 from query.dialect import rewrite, spelled
 from query.guard import CLOSED, REPORTING, check, redact, redact_batch
-from query.settings import QuerySettings
+from query.settings import Caps, QuerySettings
 from query.statements import Statement, Task
 from query.tokens import Token, names, tokenize
 
@@ -31,6 +31,23 @@ PARTITIONS = 2
 """Threads one statement may keep busy."""
 
 
+class _Sent:
+    """What a result amounts to so far."""
+
+    def __init__(self, caps: Caps) -> None:
+        self._caps = caps
+        self._bytes = self._rows = 0
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        """One batch more. Raises StatementLimit."""
+        self._bytes += batch.nbytes
+        self._rows += batch.num_rows
+        if self._caps.result_bytes and self._bytes > self._caps.result_bytes:
+            raise StatementLimit(f"The result is larger than {self._caps.result_bytes} bytes")
+        if self._caps.result_rows and self._rows > self._caps.result_rows:
+            raise StatementLimit(f"The result has more than {self._caps.result_rows} rows")
+
+
 class Session:
     """A planned statement."""
 
@@ -40,10 +57,11 @@ class Session:
         tokens = tokenize(statement.sql)
         self._reports = check(statement.sql, tokens) in REPORTING
         self._rewritten = rewrite(tokens)
-        self._settings = settings
-        self._timeout_s = min(statement.timeout_s or settings.statement_timeout_s, settings.statement_timeout_max_s)
+        self._caps = settings.caps(statement.asker)
+        self._timeout_s = settings.timeout_s(statement)
         try:
-            context = _context(statement, tokens, settings, spill_directory)
+            _check_scan(task, self._caps)
+            context = _context(statement, tokens, self._caps, spill_directory)
             tables.register(context, task, names(tokens))
             self._frame = self._planned(context, statement, tokens)
             planned = self._frame.schema()
@@ -57,7 +75,7 @@ class Session:
 
         Raises BadQuery, StatementLimit.
         """
-        work_s, sent_bytes = 0.0, 0
+        work_s, sent = 0.0, _Sent(self._caps)
         waiting: Future[pa.RecordBatch | None] | None = None
         try:
             stream = asyncio.run_coroutine_threadsafe(_open(self._frame), loop).result()
@@ -72,9 +90,7 @@ class Session:
                 batch = waiting.result()
                 if batch is None:
                     return
-                sent_bytes += batch.nbytes
-                if sent_bytes > self._settings.result_bytes_max:
-                    raise StatementLimit(f"The result is larger than {self._settings.result_bytes_max} bytes")
+                sent.count(batch)
                 plain = batch.rename_columns(self.schema.names).cast(self.schema)
                 yield redact_batch(plain) if self._reports else plain
         except GeneratorExit:
@@ -113,15 +129,13 @@ class Session:
         text = redact(str(error)).strip()
         if "Resources exhausted" in text or "Memory Exhausted" in text:
             return StatementLimit(
-                f"The statement needs more than {self._settings.statement_memory_bytes >> 20} MiB of memory;"
+                f"The statement needs more than {(self._caps.memory_bytes or 0) >> 20} MiB of memory;"
                 " read fewer rows or columns"
             )
         return bad_query(text, self._rewritten, tables.SOURCES)
 
 
-def _context(
-    statement: Statement, tokens: list[Token], settings: QuerySettings, spill_directory: Path
-) -> SessionContext:
+def _context(statement: Statement, tokens: list[Token], caps: Caps, spill_directory: Path) -> SessionContext:
     options = {
         "datafusion.sql_parser.dialect": "PostgreSQL",
         "datafusion.execution.batch_size": str(BATCH_ROWS),
@@ -136,13 +150,20 @@ def _context(
         .with_target_partitions(PARTITIONS)
     )
     runtime = (
-        RuntimeEnvBuilder()
-        .with_fair_spill_pool(settings.statement_memory_bytes)
-        .with_disk_manager_specified(spill_directory)
+        RuntimeEnvBuilder().with_fair_spill_pool(caps.memory_bytes or 0).with_disk_manager_specified(spill_directory)
     )
     context = SessionContext(config, runtime)
     functions.register(context)
     return context
+
+
+def _check_scan(task: Task, caps: Caps) -> None:
+    """StatementLimit when the files of a task's tables are more than its asker may read."""
+    if caps.scan_bytes is None:
+        return
+    size = sum(file.stat().st_size for directory in task.snapshots.values() for file in directory.rglob("*.parquet"))
+    if size > caps.scan_bytes:
+        raise StatementLimit(f"The tables it names are {size} bytes large, and {caps.scan_bytes} may be read")
 
 
 def _looks_up(tokens: list[Token]) -> bool:

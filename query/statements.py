@@ -15,6 +15,8 @@ from typing import Self
 
 import pyarrow as pa
 
+from core.projects import Asker
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -38,6 +40,8 @@ class Statement:
     """Seconds of work allowed; the setting's when None, never more than its maximum."""
     owner: str = ""
     """Whose it is, for a fair share of the workers: the same for all statements of one token."""
+    asker: Asker = Asker.READER
+    """Who asks: some have limits of their own."""
 
     def to_json(self) -> bytes:
         """The statement as JSON; the parameters are an Arrow IPC stream in base64."""
@@ -45,6 +49,7 @@ class Statement:
         fields["parameters"] = None if self.parameters is None else b64encode(_ipc(self.parameters)).decode()
         for name in ("min_timestamp", "max_timestamp"):
             fields[name] = fields[name] and fields[name].isoformat()
+        fields["asker"] = self.asker.value
         return json.dumps(fields).encode()
 
     @classmethod
@@ -56,6 +61,7 @@ class Statement:
                 fields["parameters"] = stream.read_next_batch()
         for name in ("min_timestamp", "max_timestamp"):
             fields[name] = fields[name] and datetime.fromisoformat(fields[name])
+        fields["asker"] = Asker(fields["asker"])
         environments = fields["deployment_environments"]
         fields["deployment_environments"] = None if environments is None else tuple(environments)
         return cls(**fields)

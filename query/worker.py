@@ -47,7 +47,7 @@ class Worker:
 
 def main() -> None:
     """Serve until killed."""
-    settings = QuerySettings(**json.loads(sys.stdin.readline()))
+    settings = QuerySettings.from_json(json.loads(sys.stdin.readline()))
     socket, spill_directory = Path(sys.argv[1]), Path(sys.argv[2])
     worker = Worker(settings, spill_directory)
     worker.run(Task.warm_up().to_json(), lambda: False).read_all()

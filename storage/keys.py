@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from core.clock import Clock, at
 from core.errors import Forbidden, TailraceError, Unauthenticated, Unavailable
-from core.projects import DEFAULT_PROJECT_NAME, Project, Token, TokenKind, hash_token
+from core.projects import DEFAULT_PROJECT_NAME, Asker, Project, Token, TokenKind, hash_token
 from storage.ledger import migrate
 from storage.ledger_engine import ledger_errors, sync_engine
 from storage.ledger_schema import projects, revision, tokens
@@ -90,6 +90,12 @@ class Keys:
         """What is known of a token; None without one, or when the server is open to who has none."""
         key = self._key(token)
         return None if key is None else key.token
+
+    def asker(self, token: str | None) -> Asker:
+        """Who asks with this token."""
+        if self._is_operator(token):
+            return Asker.OPERATOR
+        return Asker.ANYONE if self._key(token) is None else Asker.READER
 
     def renew(self) -> None:
         """Look at the ledger's revision, and copy the ledger if it has changed; the errors of the ledger."""

@@ -18,7 +18,7 @@ from api.app import create_app
 from api.health import Health
 from core.clock import SystemClock
 from core.errors import BadQuery, Overloaded, StatementLimit, TailraceError, Unavailable
-from core.projects import DEFAULT_PROJECT_ID, TokenKind
+from core.projects import DEFAULT_PROJECT_ID, Asker, TokenKind
 from query.statements import Rows, Statement
 from storage.keys import Keys, open_keys
 from storage.ledger import open_ledger
@@ -217,7 +217,7 @@ def test_what_is_asked_reaches_the_engine(client: TestClient, engine: Engine) ->
         Statement(
             "SELECT 1", DEFAULT_PROJECT_ID, time_zone="Europe/Paris", row_limit=7,
             min_timestamp=datetime(2025, 12, 31, 22, tzinfo=UTC), max_timestamp=datetime(2026, 1, 2, tzinfo=UTC),
-            deployment_environments=("prod", ""), owner=engine.asked[0].owner,
+            deployment_environments=("prod", ""), owner=engine.asked[0].owner, asker=Asker.ANYONE,
         )
     ]  # fmt: skip
 

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from core.errors import BadQuery, StatementLimit
+from core.projects import Asker
 from core.schema import TABLES, VIEWS
 from query.session import Session, start_loop
-from query.settings import QuerySettings
+from query.settings import Caps, QuerySettings
 from query.statements import Statement, Task
 from query.tables import SOURCES
 from storage.snapshots import Snapshots
@@ -153,3 +154,21 @@ def test_a_result_is_bounded_in_bytes(pinned: Pinned) -> None:
 def test_a_reader_that_left_ends_the_work(pinned: Pinned) -> None:
     session = plan(pinned, Statement("SELECT count(*) FROM generate_series(1, 1000000000000)", A))
     assert list(session.rows(LOOP, lambda: True)) == []
+
+
+@pytest.mark.parametrize(
+    ("caps", "message"),
+    [
+        (Caps(result_rows=5), "more than 5 rows"),
+        (Caps(scan_bytes=10), "10 may be read"),
+        (Caps(result_bytes=10), "larger than 10 bytes"),
+        (Caps(timeout_s=0.05), "longer than 0.05 s"),
+    ],
+)
+def test_an_asker_may_have_limits_of_its_own(pinned: Pinned, caps: Caps, message: str) -> None:
+    sql = "SELECT message FROM records UNION ALL SELECT count(*)::text FROM generate_series(1, 2000000000)"
+    if caps.timeout_s is None:
+        sql = "SELECT message FROM records"
+    with pytest.raises(StatementLimit, match=message):
+        rows(pinned, Statement(sql, A, asker=Asker.ANYONE), QuerySettings(anyone=caps))
+    assert rows(pinned, Statement("SELECT message FROM records", A), QuerySettings(anyone=caps)).num_rows == 10
