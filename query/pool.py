@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -144,6 +144,8 @@ class Lease:
 class _Waiter:
     owner: str
     since: float
+    lease: Lease | None = None
+    given: threading.Event = field(default_factory=threading.Event)
 
 
 class Pool:
@@ -187,23 +189,18 @@ class Pool:
 
     def take(self, owner: str) -> Lease:
         """A place to work on a worker; end it. Raises Overloaded when none gets free in time."""
-        now = time.monotonic()
-        waiter = _Waiter(owner, now)
+        waiter = _Waiter(owner, time.monotonic())
         with self._changed:
             if len(self._waiting) >= self._settings.statements_waiting_max:
                 raise Overloaded(f"{len(self._waiting)} statements are waiting already; try again shortly")
             self._waiting.append(waiter)
-            try:
-                while (worker := self._worker_for(waiter)) is None:
-                    if not self._changed.wait(now + self._settings.statement_wait_s - time.monotonic()):
-                        raise Overloaded("No query worker got free in time; try again shortly")
-            finally:
+            self._give()
+        waiter.given.wait(self._settings.statement_wait_s)
+        with self._changed:
+            if waiter.lease is None:
                 self._waiting.remove(waiter)
-                self._changed.notify_all()
-            worker.open += 1
-            worker.working += 1
-            self._at_work[owner] += 1
-            return Lease(worker, owner)
+                raise Overloaded("No query worker got free in time; try again shortly")
+            return waiter.lease
 
     def rest(self, lease: Lease) -> None:
         """The statement has answered; it keeps its place for what comes next."""
@@ -220,14 +217,14 @@ class Pool:
 
     def end(self, lease: Lease, *, cut_off: bool) -> None:
         """The statement is over; when it was cut off, its worker is watched until it rests."""
+        worker = lease.worker
         with self._changed:
-            self._stop_work(lease)
-            worker = lease.worker
-            worker.open -= 1
             if cut_off and worker.alive and worker.settling is None:
                 now = time.monotonic()
                 worker.settling = Settling(now, now, worker.use()[0])
-            self._changed.notify_all()
+            worker.open -= 1
+            self._stop_work(lease)
+            self._give()
 
     def lose(self, worker: Worker) -> None:
         """End a worker that does not answer any more; nobody is given it from now on."""
@@ -263,7 +260,7 @@ class Pool:
         rests = cpu_s - settling.cpu_s < SETTLED_SHARE * (now - settling.looked)
         if rests or worker.working:  # with other work on it, no one can tell
             worker.settling = None
-            self._changed.notify_all()
+            self._give()
         elif now - settling.since > SETTLE_S:
             _log.warning("killing query worker %d: a statement that was cut off goes on", worker.pid)
             worker.ready = False
@@ -278,23 +275,29 @@ class Pool:
             self._at_work[lease.owner] -= 1
             if not self._at_work[lease.owner]:
                 del self._at_work[lease.owner]
-            self._changed.notify_all()
+            self._give()
 
-    def _worker_for(self, waiter: _Waiter) -> Worker | None:
-        """A worker for one who waits, if it is its turn."""
-        if min(filter(self._may_work, self._waiting), key=self._order, default=None) is not waiter:
-            return None
+    def _give(self) -> None:
+        """Give free workers to those who wait, in their order."""
+        ready = [worker for worker in self._workers if worker.ready]
         free = [
-            worker for worker in self._workers
-            if worker.ready and worker.alive and worker.settling is None and not worker.working
-            and worker.open < self._settings.statements_per_worker_max
+            worker for worker in ready
+            if worker.settling is None and not worker.working and worker.open < self._settings.statements_per_worker_max
         ]  # fmt: skip
-        return min(free, key=lambda worker: worker.open, default=None)
-
-    def _may_work(self, waiter: _Waiter) -> bool:
-        """Whether its owner leaves a worker for others; workers that are starting are none yet."""
-        ready = sum(worker.ready and worker.alive for worker in self._workers)
-        return self._at_work[waiter.owner] < max(ready - 1, 1)
+        share = max(len(ready) - 1, 1)  # each owner leaves one for others; workers that are starting are none yet
+        while free:
+            may = (waiter for waiter in self._waiting if self._at_work[waiter.owner] < share)
+            waiter = min(may, key=self._order, default=None)
+            if waiter is None:
+                return
+            worker = min(free, key=lambda worker: worker.open)
+            free.remove(worker)
+            worker.open += 1
+            worker.working += 1
+            self._at_work[waiter.owner] += 1
+            self._waiting.remove(waiter)
+            waiter.lease = Lease(worker, waiter.owner)
+            waiter.given.set()
 
     def _order(self, waiter: _Waiter) -> tuple[int, float]:
         return self._at_work[waiter.owner], waiter.since
@@ -324,7 +327,7 @@ class Pool:
         ready = worker.connect()
         with self._changed:
             worker.ready = ready
-            self._changed.notify_all()
+            self._give()
         status = worker.wait()
         with self._changed:
             worker.ready = False
