@@ -95,7 +95,7 @@ class Points(Accumulator):
 
     def merge(self, states: list[pa.Array]) -> None:
         """Keep the arguments that other accumulators kept."""
-        for state in states[0]:
+        for state in states[0].drop_null():
             with pa.ipc.open_stream(state.as_buffer()) as stream:
                 self._kept += list(stream)
 
