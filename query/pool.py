@@ -31,6 +31,8 @@ SETTLE_S = 1.0
 """How long a worker may go on after its statement was cut off before it is killed: not all work can be cancelled."""
 SETTLED_SHARE = 0.25
 """Share of a core below which a worker is not busy."""
+SETTLED_LOOK_S = 0.04
+"""Over how long that is measured; the kernel counts CPU in steps of 0.01 s."""
 CROWDED_S = 0.5
 """How long an owner with nothing at work waits before the server counts as crowded."""
 RESTART_PAUSE_S = 1.0
@@ -256,6 +258,8 @@ class Pool:
                     worker.kill()
 
     def _settle(self, worker: Worker, settling: Settling, now: float) -> None:
+        if now - settling.looked < SETTLED_LOOK_S:
+            return
         cpu_s, _ = worker.use()
         rests = cpu_s - settling.cpu_s < SETTLED_SHARE * (now - settling.looked)
         if rests or worker.working:  # with other work on it, no one can tell
