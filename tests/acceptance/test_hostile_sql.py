@@ -20,7 +20,7 @@ from tests.acceptance.test_crashes import spans_body
 
 pytestmark = pytest.mark.xdist_group("hostile")
 AUTHORIZATION = "adbc.flight.sql.authorization_header"
-TIMEOUT_S = 12.0
+TIMEOUT_S = 5.0
 SMALL_S_MAX = 5.0
 IDLE_BYTES_MAX = 2 << 30
 SLOW_BYTES_MAX = 1 << 30
