@@ -27,6 +27,7 @@ from storage.snapshots import Snapshots
 
 TRIES = 2
 """Workers a statement may end before it is held to be the cause."""
+ENDED = f"The statement was tried on {TRIES} workers and each ended: it needs more memory than one has"
 KILL_GRACE_S = 2.0
 """How long a worker may fail to cancel a statement whose time is up before it is killed."""
 WATCH_INTERVAL_S = 0.05
@@ -40,10 +41,6 @@ SCHEMA_TEXT_CHARS_MAX = 10_000
 """Characters of a statement whose schema is remembered; longer ones are planned each time."""
 LONG_S = 1.0
 """Work after which a statement is a long one: on a crowded server each owner keeps one of these."""
-LOST_S = 2.0
-"""How long the end of a worker that does not answer is waited for."""
-KILLED = -9
-"""Status of a worker that was killed from outside: its statements are not the cause."""
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -199,16 +196,16 @@ class _Run:
 
     def batches(self, rows: Rows) -> Generator[pa.RecordBatch]:
         """The rows, on another worker from the start if this one dies before any was sent."""
-        sent = False
+        sent = again = False
         while True:
             try:
                 batch = self._ask(partial(next, rows, None))
             except ConnectionError:
-                self._lost()
                 if sent:
                     raise Unavailable("The query worker was lost in the middle of the result; try again") from None
-                rows = self.start()
-                sent = True  # once more, not for ever
+                if again:
+                    raise StatementLimit(ENDED) from None
+                rows, again = self.start(), True
                 continue
             if batch is None:
                 self._over = True
@@ -260,16 +257,6 @@ class _Run:
             if lease is not None:
                 self._engine.leave(self, lease, cut_off=not self._over)
 
-    def _lost(self) -> None:
-        """Look what became of a worker that does not answer. Raises StatementLimit when this statement ended it."""
-        lease = self._lease
-        if lease is None:
-            return
-        status = lease.worker.status(LOST_S)
-        self._engine.pool.lose(lease.worker)
-        if status not in {None, KILLED} and lease.worker.working <= 1:
-            raise StatementLimit("The statement needs more memory than a worker has; read fewer rows or columns")
-
     def _try(self, ask: Callable[[Worker], _Result]) -> _Result:
         """Ask a worker, and another one when the first is lost."""
         for _ in range(TRIES):
@@ -278,10 +265,8 @@ class _Run:
             try:
                 return self._ask(partial(ask, lease.worker))
             except ConnectionError:
-                self._lost()
-        raise StatementLimit(
-            f"The statement was tried on {TRIES} workers and both ended: it needs more memory than one has"
-        )
+                continue
+        raise StatementLimit(ENDED)
 
     def _ask(self, ask: Callable[[], _Result]) -> _Result:
         """Wait for an answer, and count the time."""
@@ -297,6 +282,8 @@ class _Run:
         except ConnectionError:
             if self._verdict is not None:
                 raise self._verdict from None
+            if lease is not None:
+                self._engine.pool.lose(lease.worker)
             raise
         except StatementLimit:
             raise

@@ -107,13 +107,6 @@ class Worker:
         """SIGKILL, at once."""
         self._process.kill()
 
-    def status(self, wait_s: float) -> int | None:
-        """The exit status, if it ends in time."""
-        try:
-            return self._process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            return None
-
     def use(self) -> tuple[float, int]:
         """Seconds of CPU it has taken, and bytes of memory it holds; nothing of one that has ended."""
         try:
