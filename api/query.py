@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Protocol
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
@@ -20,6 +19,7 @@ from api.auth import Access
 from api.errors import query_error
 from api.formats import ARROW_STREAM, CSV, JSON, NDJSON, columns_json, old_rows_json, rows_json
 from api.streams import Limited, arrow_pieces, csv_pieces, ndjson_pieces
+from core.clock import is_time_zone
 from core.errors import StatementLimit, TailraceError
 from core.projects import TokenKind
 from query.statements import Rows, Statement
@@ -42,10 +42,8 @@ class Engine(Protocol):
 
 
 def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (LookupError, OSError, ValueError) as error:
-        raise ValueError(f"{name!r} is not the IANA name of a time zone") from error
+    if not is_time_zone(name):
+        raise ValueError(f"{name!r} is not the IANA name of a time zone")
     return name
 
 

@@ -34,7 +34,6 @@ class Limited:
         """Rows given so far."""
         self.truncated = False
         """Whether there was one more, once all were given."""
-        self.close = rows.close
         self._rows_max = rows_max
         self._rows = rows
         self._first = next(rows, None)

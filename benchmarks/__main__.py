@@ -28,7 +28,8 @@ ratios and CPU seconds are steadier than wall time.
 ## The spine
 
 The payload is `benchmarks/payload.py`, seeded; the server runs with its default settings; CPU is the whole process
-tree's, without the generator, upkeep to quiescence included.
+tree's, without the generator, upkeep to quiescence included. What a process has used is not counted once it has ended:
+a query worker that was started afresh in between shows as less than nothing.
 
 {table(spine.run())}
 ## Queries

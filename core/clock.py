@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 NS_PER_S = 1_000_000_000
 NS_PER_US = 1_000
@@ -33,3 +34,12 @@ def at(ns: int) -> datetime:
 def to_ns(moment: datetime) -> int:
     """Nanoseconds since the Unix epoch of an aware moment (exact to the microsecond)."""
     return (moment - EPOCH) // timedelta(microseconds=1) * NS_PER_US
+
+
+def is_time_zone(name: str) -> bool:
+    """Whether a text is the IANA name of a time zone."""
+    try:
+        ZoneInfo(name)
+    except (LookupError, OSError, ValueError):
+        return False
+    return True

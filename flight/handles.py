@@ -5,15 +5,14 @@ and may never fetch what they asked for.
 """
 
 import secrets
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from core.errors import NotFound
+from flight.expiring import Expiring
 from query.statements import Statement
 
 HANDLE_S_MAX = 3600.0
@@ -37,46 +36,26 @@ class Handles:
     """All handles of the server; every method may be called from any thread."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, tuple[float, Prepared]] = OrderedDict()
+        self._kept = Expiring[bytes, Prepared](HANDLE_S_MAX, HANDLES_MAX, monotonic)
 
     def add(self, prepared: Prepared) -> bytes:
         """A new handle."""
         handle = secrets.token_bytes(16)
-        with self._lock:
-            self._kept[handle] = (self._monotonic(), prepared)
-            self._sweep()
+        self._kept.put(handle, prepared)
         return handle
 
     def get(self, handle: bytes, owner: str) -> Prepared:
         """What a handle of this owner stands for; NotFound when it is unknown, expired or another's."""
-        with self._lock:
-            self._sweep()
-            found = self._kept.get(handle)
-            if found is None or found[1].owner != owner:
-                raise NotFound("The statement handle is not known or has expired; prepare the statement again")
-            self._kept[handle] = (self._monotonic(), found[1])
-            self._kept.move_to_end(handle)
-            return found[1]
+        found = self._kept.get(handle, lambda prepared: prepared.owner == owner)
+        if found is None:
+            raise NotFound("The statement handle is not known or has expired; prepare the statement again")
+        return found
 
     def replace(self, handle: bytes, prepared: Prepared) -> None:
         """Let a handle stand for something else of the same owner: the statement with its parameters."""
         self.get(handle, prepared.owner)
-        with self._lock:
-            self._kept[handle] = (self._monotonic(), prepared)
+        self._kept.put(handle, prepared)
 
     def remove(self, handle: bytes, owner: str) -> None:
         """Forget a handle; one that is not there is fine."""
-        with self._lock:
-            found = self._kept.get(handle)
-            if found is not None and found[1].owner == owner:
-                del self._kept[handle]
-
-    def _sweep(self) -> None:
-        oldest = self._monotonic() - HANDLE_S_MAX
-        while self._kept:
-            handle, (used, _) = next(iter(self._kept.items()))
-            if used >= oldest and len(self._kept) <= HANDLES_MAX:
-                return
-            del self._kept[handle]
+        self._kept.remove(handle, lambda prepared: prepared.owner == owner)

@@ -23,7 +23,6 @@ _PREFIX = re.compile(
     r"^(?:DataFusion error: |SQL error: |Error during planning: |Schema error: |Arrow error: |Execution error: |"
     r"External error: |This feature is not implemented: |ParserError\(\"|Optimizer rule '\w+' failed\s+caused by\s+)+"
 )
-_CAST = re.compile(r"^Cast error: ")
 _FRAMES = re.compile(r"\s*\n\n?(?:backtrace:|Traceback).*$", re.DOTALL)
 FUNCTIONS = (
     "time_bucket", "level_num", "level_name", "json_get", "json_as_text", "json_get_str", "json_get_int",

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datafusion import ScalarUDF, udf
 
+from core.values import real
+
 _log = logging.getLogger(__name__)
 
 SCANNED_MIN = 64
@@ -83,20 +85,10 @@ def as_int(value: object) -> int | None:
     """A number to the nearest whole one, also when it is spelled in a string; NULL beyond 64 bits."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -(2**63) <= value < 2**63 else None
-    number = as_float(value)
+    number = real(value)
     if number is None or not math.isfinite(number) or abs(number) >= 2**63:
         return None
     return as_int(int(value)) if isinstance(value, str) and _is_whole(value) else round(number)
-
-
-def as_float(value: object) -> float | None:
-    """A number, also when it is spelled in a string; `NaN` and `Infinity` are spelled so in attributes."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
 
 
 def as_bool(value: object) -> bool | None:
@@ -131,7 +123,7 @@ GETTERS: Mapping[str, tuple[Convert, pa.DataType]] = {
     "json_as_text": (as_text, pa.string()),
     "json_get_str": (as_string, pa.string()),
     "json_get_int": (as_int, pa.int64()),
-    "json_get_float": (as_float, pa.float64()),
+    "json_get_float": (real, pa.float64()),
     "json_get_bool": (as_bool, pa.bool_()),
     "json_get_array": (as_array, pa.list_(pa.string())),
     "json_contains": (is_there, pa.bool_()),

@@ -13,6 +13,7 @@ import pyarrow as pa
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from core.schema import PROMOTED, TEXTS
+from core.values import real
 
 DEPTH_MAX = 64
 """Lists and maps within one another; a record that nests deeper goes to dead_letters."""
@@ -131,16 +132,6 @@ def integer(value: object) -> int | None:
     if isinstance(number, float):
         number = int(number) if number.is_integer() else None
     return number if isinstance(number, int) and -(2**63) <= number < 2**63 else None
-
-
-def real(value: object) -> float | None:
-    """A number, also one that was sent as text; else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
 
 
 def texts(value: object) -> list[str] | None:
